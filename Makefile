@@ -1,0 +1,66 @@
+# `make book` builds the website; `make test` proves everything. The rest serves those two.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+SITE   := _build/html
+
+# How notebooks run wherever their outputs are stored or compared: no progress bars, two threads.
+export FLOWLIB_PROGRESS ?= 0
+
+.PHONY: book lab notebooks test mistakes style address requirements vendor clean
+
+book: $(READY)
+	@$(BIN)/python tools/site.py $(SITE)
+
+lab: $(READY)
+	FLOWLIB_PROGRESS=1 $(BIN)/jupyter lab chapters
+
+notebooks: $(READY)
+	@$(BIN)/python tools/notebooks.py
+
+style: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+test: style $(VENV)/compat/.ready
+	@$(BIN)/python -m pytest
+
+mistakes: $(READY)
+	@$(BIN)/python tools/mistakes.py
+
+address: $(READY)
+	@$(BIN)/python tools/address.py "$(URL)"
+	@$(MAKE) --no-print-directory notebooks
+
+# --- environments -------------------------------------------------------------------------
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# What Colab has, laid over the environment by one test: ipywidgets 7.7 and anywidget 0.9.
+$(VENV)/compat/.ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/compat \
+	    ipywidgets==7.7.1 anywidget==0.9.21 ipython_genutils==0.2.0
+	@touch $@
+
+# torch 2.13.0 is pinned because it is the newest that every machine the book is built on can
+# install; a build's local version (`+cpu`) is cut off, so that the file installs anywhere.
+requirements:
+	$(PYTHON) -m venv $(VENV)-pip-tools
+	$(VENV)-pip-tools/bin/python -m pip install --quiet 'pip-tools==7.6.2'
+	$(VENV)-pip-tools/bin/pip-compile --quiet --extra book --strip-extras --no-emit-index-url \
+	    --no-emit-find-links --upgrade-package torch==2.13.0 --output-file requirements.txt pyproject.toml
+	sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' requirements.txt && rm requirements.txt.bak
+	rm -rf $(VENV)-pip-tools
+
+# The browser assets in book/assets/vendor, fetched anew (needs npm; nothing else does).
+vendor:
+	@sh tools/vendor.sh
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

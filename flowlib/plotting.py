@@ -1,0 +1,147 @@
+"""The book's look, and its three plots: points, a density, a map.
+
+Colours are Okabe and Ito's and mean the same on every page, in figures and explorers alike:
+what lives in data space is vermilion, what lives in latent space blue, a model's third thing
+green, and what is wrong purple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
+from torch import Tensor
+
+__all__ = [
+    "DATA",
+    "DENSITY",
+    "LATENT",
+    "THIRD",
+    "WRONG",
+    "plot_density",
+    "plot_map",
+    "plot_points",
+    "use_style",
+]
+
+DATA = "#D55E00"
+LATENT = "#0072B2"
+THIRD = "#009E73"
+WRONG = "#CC79A7"
+INK = "#3c4046"
+GREY = "#9aa0a6"
+PAPER = "#fcfcfa"
+
+# White paper to ink with evenly falling lightness: points of any colour stand out on it.
+DENSITY = LinearSegmentedColormap.from_list(
+    "flowlib", [PAPER, "#d9dde2", "#bac0c8", "#9ca3ad", "#7f8792", "#646c78", "#4a525e"]
+)
+
+
+def use_style() -> None:
+    """Set matplotlib to the book's style; every notebook calls it once, at its head."""
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "figure.facecolor": PAPER,
+            "savefig.facecolor": PAPER,
+            "axes.facecolor": PAPER,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.labelcolor": INK,
+            "axes.titlecolor": INK,
+            "text.color": INK,
+            "axes.edgecolor": GREY,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.linewidth": 0.8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=[DATA, LATENT, THIRD, WRONG]),
+            "lines.linewidth": 2.0,
+            "legend.frameon": False,
+            "mathtext.fontset": "cm",
+        }
+    )
+
+
+def plot_points(ax: Axes, x: Tensor, *, color: str = DATA, size: float = 4, **kwargs) -> None:
+    """Scatter points ``(n, 2)`` with equal axes."""
+    points = _as_points("plot_points", x)
+    ax.scatter(*points.T, s=size, c=color, linewidths=0, alpha=kwargs.pop("alpha", 0.6), **kwargs)
+    ax.set_aspect("equal")
+
+
+def plot_density(
+    ax: Axes,
+    log_prob: Callable[[Tensor], Tensor],
+    *,
+    extent: tuple[float, float, float, float] = (-4, 4, -4, 4),
+    resolution: int = 200,
+    vmax: float | None = None,
+) -> None:
+    """Draw a density in the plane, from its logarithm.
+
+    Args:
+        ax: where to draw.
+        log_prob: takes float32 points ``(n, 2)``, returns ``log p`` ``(n,)``.
+        extent: left, right, bottom, top.
+        resolution: pixels a side.
+        vmax: the density drawn darkest; give the same to panels that are to be compared.
+    """
+    left, right, bottom, top = extent
+    step_x, step_y = (right - left) / resolution, (top - bottom) / resolution
+    xs = left + step_x * (torch.arange(resolution) + 0.5)
+    ys = bottom + step_y * (torch.arange(resolution) + 0.5)
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(-1, 2)
+    with torch.no_grad():
+        p = log_prob(grid).exp().reshape(resolution, resolution).cpu().numpy()
+    ax.imshow(p, origin="lower", extent=extent, cmap=DENSITY, vmin=0, vmax=vmax, zorder=0)
+    ax.set_aspect("equal")
+
+
+def plot_map(
+    axes: tuple[Axes, Axes],
+    f: Callable[[Tensor], Tensor],
+    *,
+    extent: tuple[float, float, float, float] = (-2, 2, -2, 2),
+    lines: int = 17,
+) -> None:
+    """Draw a grid of data space on the left and its image under ``f`` on the right.
+
+    Args:
+        axes: the data-space panel and the latent-space panel.
+        f: takes float32 points ``(n, 2)`` to points ``(n, 2)``.
+        extent: of the grid: left, right, bottom, top.
+        lines: how many in either direction.
+    """
+    left, right, bottom, top = extent
+    t = np.linspace(0, 1, 101)
+    grid = [
+        np.stack([np.full_like(t, x), bottom + (top - bottom) * t], 1)
+        for x in np.linspace(left, right, lines)
+    ] + [
+        np.stack([left + (right - left) * t, np.full_like(t, y)], 1)
+        for y in np.linspace(bottom, top, lines)
+    ]
+    with torch.no_grad():
+        image = [f(torch.as_tensor(line, dtype=torch.float32)).cpu().numpy() for line in grid]
+    for ax, curves, color in zip(axes, (grid, image), (DATA, LATENT), strict=True):
+        ax.add_collection(LineCollection(curves, colors=color, linewidths=0.9, alpha=0.8))
+        ax.autoscale_view()
+        ax.set_aspect("equal")
+
+
+def _as_points(where: str, x: Tensor) -> np.ndarray:
+    points = torch.as_tensor(x).detach().cpu().numpy()
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"{where}: expected points (n, 2), got {points.shape}")
+    return points

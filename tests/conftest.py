@@ -1,0 +1,18 @@
+"""What all tests share: quiet, seeded, on two threads."""
+
+import os
+
+os.environ["FLOWLIB_PROGRESS"] = "0"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("book", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("book")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

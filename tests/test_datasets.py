@@ -1,0 +1,80 @@
+"""flowlib.datasets against data.md's figures and against themselves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from flowlib import datasets
+from flowlib.datasets import TOYS
+
+ENTROPY = {  # nats: the held-out NLL of the truth
+    "moons": 2.398,
+    "8gaussians": 2.847,
+    "checkerboard": 3.466,
+    "2spirals": 2.564,
+    "rings": 2.637,
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_truth_has_the_known_entropy(name):
+    x = TOYS[name].sample(20_000, np.random.default_rng(0)).double()
+    log_p = TOYS[name].log_prob(x)
+    error = log_p.std().item() / math.sqrt(len(x))
+    assert abs(-log_p.mean().item() - ENTROPY[name]) < 4 * error + 2e-3
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_truth_integrates_to_one(name):
+    axis = torch.linspace(-6, 6, 481, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    total = TOYS[name].log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert abs(total.item() - 1) < (0.02 if name == "checkerboard" else 1e-3)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys_are_seeded_and_take_any_number(name):
+    toy = TOYS[name]
+    one, two = (toy.sample(50, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert toy.sample(0, np.random.default_rng(0)).shape == (0, 2)
+    assert toy.log_prob(torch.zeros(4, 3, 2)).shape == (4, 3)
+    with pytest.raises(ValueError, match="got -1"):
+        toy.sample(-1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"expected points \(\.\.\., 2\)"):
+        toy.log_prob(torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("table", [datasets.wine, datasets.breast_cancer])
+def test_tables_are_standardised_by_their_training_part(table):
+    train, valid, test = table()
+    torch.testing.assert_close(train.mean(0), torch.zeros(train.shape[1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(train.std(0, correction=0), torch.ones(train.shape[1]))
+    assert test.mean(0).abs().max() > 1e-3
+    rows = [tuple(r.tolist()) for part in (train, valid, test) for r in part]
+    assert len(rows) == {13: 178, 30: 569}[train.shape[1]]
+
+
+def gaussian_nll(train, test):
+    train, test = train.double(), test.double()
+    exact = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())
+    return -exact.log_prob(test).mean().item()
+
+
+def test_gaussians_score_what_is_known():
+    train, valid, test = datasets.wine()
+    assert abs(gaussian_nll(torch.cat([train, valid]), test) - 18.4) < 1.0
+    y, log_det = datasets.digits(np.random.default_rng(0))
+    nll = gaussian_nll(torch.cat([y.train, y.valid]), y.test)
+    bits = (nll - log_det.test.mean().item()) / (64 * math.log(2)) + math.log2(17)
+    assert abs(bits - 2.46) < 0.03
+
+
+def test_digits_log_det_is_autodiffs():
+    (y, log_det) = datasets.digits(np.random.default_rng(0))
+    inner = y.test[:3].double().sigmoid()
+    x = ((inner - 0.05) / 0.9).requires_grad_()
+    (slope,) = torch.autograd.grad((0.05 + 0.9 * x).logit().sum(), x)
+    torch.testing.assert_close(slope.log().sum(1).float(), log_det.test[:3], rtol=1e-4, atol=1e-3)

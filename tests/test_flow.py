@@ -1,0 +1,162 @@
+"""flowlib.flow beyond the one list of test_bijections.py: densities, shapes, doors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flowlib import Compose, ElementwiseAffine, Flow, LULinear, StandardNormal
+from flowlib.flow import as_event_shape
+from tests.test_bijections import randomize
+
+
+def linear_flow(dim=2):
+    return Flow(randomize(LULinear(dim)), StandardNormal(dim)).double()
+
+
+def test_standard_normal_is_torchs():
+    base = StandardNormal((2, 3)).double()
+    z = torch.randn(5, 4, 2, 3, dtype=torch.float64)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum((-1, -2))
+    torch.testing.assert_close(base.log_prob(z), expected)
+
+
+def test_linear_flow_is_the_multivariate_normal():
+    flow = linear_flow(3)
+    w, b = flow.bijection.matrix(), flow.bijection.bias
+    exact = torch.distributions.MultivariateNormal(
+        -torch.linalg.solve(w, b), precision_matrix=w.T @ w
+    )
+    x = torch.randn(50, 3, dtype=torch.float64)
+    torch.testing.assert_close(flow.log_prob(x), exact.log_prob(x))
+
+
+def test_samples_have_the_density_that_is_claimed():
+    flow = linear_flow(2)
+    x = flow.sample(40_000, generator=torch.Generator().manual_seed(1))
+    w, b = flow.bijection.matrix(), flow.bijection.bias
+    mean, cov = -torch.linalg.solve(w, b), torch.linalg.inv(w.T @ w)
+    n = len(x)
+    assert ((x.mean(0) - mean).abs() < 4 * (cov.diagonal() / n).sqrt()).all()
+    error = (cov.diagonal().outer(cov.diagonal()) + cov**2).div(n).sqrt()
+    assert ((x.T.cov() - cov).abs() < 4 * error).all()
+
+
+def test_the_density_integrates_to_one():
+    flow = linear_flow(2)
+    axis = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    total = flow.log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert abs(total.item() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (4, 3), (0,), (2, 0)])
+def test_leading_shapes(lead):
+    flow = linear_flow(2)
+    x = torch.randn(*lead, 2, dtype=torch.float64)
+    assert flow.log_prob(x).shape == lead
+    assert flow.sample(lead).shape == (*lead, 2)
+    samples, log_p = flow.rsample_and_log_prob(lead)
+    assert samples.shape == (*lead, 2)
+    assert log_p.shape == lead
+
+
+def test_context_broadcasts_against_x():
+    flow = linear_flow(2)
+    x, context = torch.randn(5, 1, 2).double(), torch.randn(3, 4).double()
+    assert flow.log_prob(x, context).shape == (5, 3)
+    assert flow.sample(6, context).shape == (6, 3, 2)
+
+
+def test_sampling_is_repeatable_and_carries_no_gradient():
+    flow = linear_flow(2)
+    one, two = (flow.sample(5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not one.requires_grad
+    x, log_p = flow.rsample_and_log_prob(5)
+    assert x.requires_grad
+    assert log_p.requires_grad
+
+
+def test_flow_under_vmap_and_grad():
+    flow = linear_flow(2)
+    x = torch.randn(6, 2, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(flow.log_prob)(x), flow.log_prob(x))
+    score = torch.func.vmap(torch.func.grad(flow.log_prob))(x)
+    w = flow.bijection.matrix()
+    torch.testing.assert_close(score, -(flow.bijection(x)[0] @ w).detach())
+
+
+def test_flow_compiles_whole():
+    flow = linear_flow(2)
+    x = torch.randn(6, 2, dtype=torch.float64)
+    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), flow.log_prob(x))
+
+
+@given(hnp.array_shapes(min_dims=1, max_dims=3, max_side=4))
+def test_elementwise_affine_of_any_shape(shape):
+    f = randomize(ElementwiseAffine(shape)).double()
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    z, log_det = f(x)
+    torch.testing.assert_close(f.inverse(z)[0], x)
+    torch.testing.assert_close(log_det, f.log_scale.sum().expand(2))
+
+
+@given(st.integers(1, 12), st.floats(0.01, 1.0))
+def test_lu_determinant_is_the_dense_one(dim, scale):
+    f = randomize(LULinear(dim), scale).double()
+    sign, log_det = torch.linalg.slogdet(f.matrix())
+    assert sign == 1
+    torch.testing.assert_close(log_det, f.log_diagonal.sum())
+
+
+def test_compose_initializes_layer_by_layer():
+    seen = []
+
+    class Spy(ElementwiseAffine):
+        def initialize(self, x, context=None):
+            seen.append(x.mean().item())
+            self.shift.add_(1.0)
+
+    Flow(Compose([Spy(2), Spy(2)]), StandardNormal(2)).initialize(torch.zeros(4, 2))
+    assert seen == [0.0, 1.0]
+
+
+def test_state_dict_holds_weights_only():
+    flow = linear_flow(2)
+    assert set(flow.state_dict()) == {
+        f"bijection.{name}" for name in ("lower", "upper", "log_diagonal", "bias")
+    }
+
+
+@pytest.mark.parametrize("bad", [0, -1, (), (2, 0), (2.0,), "ab"])
+def test_event_shapes_that_are_none(bad):
+    with pytest.raises(ValueError, match="expected a positive int"):
+        as_event_shape(bad)
+
+
+def test_doors():
+    flow = Flow(LULinear(2), StandardNormal(2))
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., 2\), got \(3,\)"):
+        flow.log_prob(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"got \(\)"):
+        flow.log_prob(torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"float32, x in torch\.float64"):
+        flow.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"got inf at x\[1, 0\] \(1 of 6"):
+        flow.log_prob(torch.tensor([[0, 0], [math.inf, 0], [0, 0]]))
+    with pytest.raises(TypeError, match="got list"):
+        flow.log_prob([[0.0, 0.0]])
+    with pytest.raises(ValueError, match="expected a count"):
+        flow.sample(-1)
+    with pytest.raises(TypeError, match="item 1 is a ReLU"):
+        Compose([LULinear(2), torch.nn.ReLU()])
+
+
+def test_huge_but_finite_values_are_let_in():
+    flow = Flow(LULinear(2), StandardNormal(2))
+    assert flow.log_prob(torch.full((4, 2), 3e38)).shape == (4,)
