@@ -2,7 +2,7 @@
 # Fetches the browser assets that the site and its tests ship, from npm, into book/assets/vendor.
 # Run by hand (`make vendor`) when a version below changes; readers and CI never need it.
 set -eu
-KATEX=katex@0.16.22      # mathematics in the browser; MIT
+KATEX=katex@0.16.22      # the style and fonts of the KaTeX inside sphinxcontrib-katex; MIT
 AXE=axe-core@4.10.3      # accessibility checks, used by the tests only; MPL-2.0
 out=$(cd "$(dirname "$0")/.." && pwd)/book/assets/vendor
 tmp=$(mktemp -d)
@@ -13,7 +13,7 @@ fetch() {
 rm -rf "$out"
 mkdir -p "$out/katex/fonts" "$out/../../../tests/vendor"
 fetch "$KATEX" katex
-cp "$tmp"/katex/package/dist/katex.min.js "$tmp"/katex/package/LICENSE "$out/katex/"
+cp "$tmp"/katex/package/LICENSE "$out/katex/"
 cp "$tmp"/katex/package/dist/fonts/*.woff2 "$out/katex/fonts/"
 # The stylesheet lists woff and ttf behind woff2; every browser since 2016 reads the first.
 sed -E 's/,url\([^)]*\.(woff|ttf)\) format\("[a-z]+"\)//g' "$tmp"/katex/package/dist/katex.min.css >"$out/katex/katex.min.css"

@@ -1,0 +1,6 @@
+"""Explorers: things to move with a hand and understand, one file each."""
+
+from flowlib.widgets.base import Explorer
+from flowlib.widgets.warp import WarpExplorer
+
+__all__ = ["Explorer", "WarpExplorer"]

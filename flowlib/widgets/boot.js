@@ -1,0 +1,25 @@
+// Brings an explorer to life on a page without a kernel: a model of a few lines for its traits.
+const root = document.getElementById(__ID__);
+const url = URL.createObjectURL(new Blob([__ESM__], { type: "text/javascript" }));
+const explorer = (await import(url)).default;
+URL.revokeObjectURL(url);
+if (!document.getElementById("fl-explorer-style")) {
+  const style = document.createElement("style");
+  style.id = "fl-explorer-style";
+  style.textContent = __CSS__;
+  document.head.append(style);
+}
+const state = JSON.parse(__STATE__);
+const listeners = {};
+const model = {
+  get: (name) => state[name],
+  set: (name, value) => {
+    state[name] = value;
+    (listeners[`change:${name}`] ?? []).forEach((tell) => tell());
+  },
+  on: (event, tell) => (listeners[event] ??= []).push(tell),
+  off: () => {},
+  save_changes: () => {},
+};
+root.replaceChildren();
+explorer.render({ model, el: root });
