@@ -3,7 +3,9 @@
 import os
 
 os.environ["FLOWLIB_PROGRESS"] = "0"
-os.environ.setdefault("MPLBACKEND", "agg")
+import matplotlib
+
+matplotlib.use("agg")  # here only: the kernels of the notebooks draw inline
 
 import pytest
 import torch

@@ -83,6 +83,7 @@ def execute(notebook: NotebookNode) -> None:
             # Explorers carry their own page in text/html; a view without a kernel is a dead link.
             output.get("data", {}).pop(VIEW, None)
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = NotebookNode(name="python")  # the kernel adds its version
 
 
 def carry_over(old: NotebookNode, new: NotebookNode) -> None:

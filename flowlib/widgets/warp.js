@@ -89,12 +89,12 @@ function render({ model, el }) {
     }));
 
   const out = Object.fromEntries(["det", "area", "log_pz", "log_det", "log_px"].map((name) => [name, readout(name)]));
-  const bar = (name, color, text) => {
+  const bar = (name, color, ...text) => {
     const fill = make("i", { style: `background:${color}` });
-    return { fill, cells: [make("span", {}, text), make("div", { class: "fl-bar", "aria-hidden": "true" }, fill), out[name].node] };
+    return { fill, cells: [make("span", {}, ...text), make("div", { class: "fl-bar", "aria-hidden": "true" }, fill), out[name].node] };
   };
   const bars = {
-    log_pz: bar("log_pz", "var(--fl-latent)", "log p_Z(z)"),
+    log_pz: bar("log_pz", "var(--fl-latent)", "log ", "p", make("sub", {}, "Z"), "(z)"),
     log_det: bar("log_det", "var(--fl-third)", "+ log |det A|"),
     log_px: bar("log_px", "var(--fl-data)", "= log p(x)"),
   };
@@ -157,7 +157,7 @@ function render({ model, el }) {
         ? "The square is flat: two different x share one z, and there is no density to speak of."
         : `The square becomes ${Math.abs(m.area - 1) < 0.005 ? "no larger and no smaller" : times}` +
           `${m.det < 0 ? ", and is turned over, which no density can see" : ""}: ` +
-          `p(x) is p_Z(z) times ${show(m.area)}.`;
+          `the density of x is that of z times ${show(m.area)}.`;
     const [one, bent] = [Math.abs(m.det - 1) < 0.02, distortion(a) > 0.1];
     put(task, { "data-solved": one && bent });
     verdict.textContent = one
