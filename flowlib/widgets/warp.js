@@ -112,7 +112,7 @@ function render({ model, el }) {
     make("div", { class: "fl-sliders" }, ...entries.map((e) => e.node)),
     make("div", { class: "fl-sum" },
       make("span", {}, "det A"), make("span", {}), out.det.node,
-      make("span", {}, "area of the image"), make("span", {}), out.area.node,
+      make("span", {}, "area"), make("span", {}), out.area.node,
       ...Object.values(bars).flatMap((b) => b.cells)),
     say,
     task,
@@ -144,9 +144,9 @@ function render({ model, el }) {
     const [px, py] = data.at(point);
     put(xName, { x: px + 12, y: py + 5 });
 
-    // Bars reach from -9 to 3 nats; the line is zero.
+    // Bars reach from -6 to 2 nats; the line is zero.
     for (const [name, { fill }] of Object.entries(bars)) {
-      const at = (v) => ((Math.max(-9, Math.min(3, v)) + 9) / 12) * 100;
+      const at = (v) => ((Math.max(-6, Math.min(2, v)) + 6) / 8) * 100;
       const [low, high] = [Math.min(at(0), at(m[name])), Math.max(at(0), at(m[name]))];
       fill.style.left = `${low}%`;
       fill.style.width = `${high - low}%`;
