@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest_plugins = ["tests.browser"]
+
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("book")
 

@@ -63,7 +63,13 @@ def build(site: Path, fresh: bool = False) -> None:
     command += ["-W", "--keep-going"] if fresh else []
     subprocess.run(command, check=True, cwd=ROOT)
     shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(work / "_build" / "html", site, ignore=shutil.ignore_patterns(".buildinfo"))
+    # The theme ships two of its own templates, unrendered, as if they were pages.
+    leftovers = shutil.ignore_patterns(".buildinfo", "*webpack-macros.html")
+    shutil.copytree(work / "_build" / "html", site, ignore=leftovers)
+    # docutils gives an entry a role that ARIA has given up and that no list may hold.
+    bibliography = site / "book" / "bibliography.html"
+    text = bibliography.read_text()
+    bibliography.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'))
 
 
 def main() -> None:

@@ -78,7 +78,10 @@ function handle(panel, { name, label, color, step = 0.05, get, move }) {
     const [here, there] = [panel.locate(event), get()];
     offset = [there[0] - here[0], there[1] - here[1]];
     node.setPointerCapture(event.pointerId);
+    node.focus({ preventScroll: true });
   };
+  // A finger on the handle drags it; `touch-action` on a <g> is not heeded, and the page would scroll.
+  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   node.onpointermove = (event) => {
     if (offset) go(panel.locate(event).map((v, i) => v + offset[i]));
   };

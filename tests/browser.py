@@ -1,0 +1,113 @@
+"""Fixtures for tests in a real browser: a fresh site, its server, Chromium, a watchful page."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+
+import pytest
+
+from tools import notebooks, site
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The site, built from nothing, every warning an error."""
+    folder = tmp_path_factory.mktemp("site") / "html"
+    site.build(folder, fresh=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(built):
+    handler = functools.partial(Quiet, directory=str(built))
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        message = f"no browser: none of {', '.join(NAMES)} is on the path"
+        if os.environ.get("FLOWLIB_REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """A browser context that refuses whatever is not the site, and remembers what went wrong."""
+
+    def __init__(self, browser, roots, **options):
+        self.roots, self.wrong = roots, []
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(15_000)
+        self.context.route("**/*", self._route)
+        self.page = self.context.new_page()
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        self.page.on("response", self._response)
+
+    def _route(self, route):
+        url = route.request.url
+        if url.startswith((*self.roots, "blob:", "data:")):
+            route.continue_()
+        else:
+            self.wrong.append(f"outside request: {url}")
+            route.abort()
+
+    def _console(self, message):
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text}")
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.wrong.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture
+def watch(chromium, server, built):
+    """``watch(viewport=..., color_scheme=...)`` opens a watchful page; all must end clean."""
+    opened = []
+
+    def open_one(width=1280, height=900, **options):
+        one = Watch(
+            chromium, (server, built.as_uri()),
+            viewport={"width": width, "height": height}, **options,
+        )  # fmt: skip
+        opened.append(one)
+        return one
+
+    yield open_one
+    for one in opened:
+        one.context.close()
+    assert not [wrong for one in opened for wrong in one.wrong]
+
+
+def content_pages() -> list[str]:
+    """The pages that people write, as paths within the site."""
+    book = sorted(p.stem for p in (notebooks.ROOT / "book").glob("*.md"))
+    chapters = sorted(p.stem for p in notebooks.CHAPTERS.glob("[0-9]*.md"))
+    return [f"book/{name}.html" for name in book] + [f"chapters/{name}.html" for name in chapters]

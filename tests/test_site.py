@@ -1,0 +1,128 @@
+"""The site as a reader meets it: every page, every link, three widths, two themes, no network."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+from tests.browser import content_pages
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+OUTSIDE = re.compile(r"^(https?:|mailto:|data:)")
+pytestmark = pytest.mark.browser
+
+pages = pytest.mark.parametrize("path", content_pages())
+themes = pytest.mark.parametrize("theme", ["light", "dark"])
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.images = set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        for name in ("src", "href") if tag in ("img", "script", "link") else ():
+            if attributes.get(name) and attributes.get("rel") not in ("canonical",):
+                self.links.append(attributes[name])
+        if tag == "img":
+            self.images.append(attributes)
+
+
+def test_every_link_leads_somewhere(built):
+    parsed = {path: Page(path.read_text()) for path in built.rglob("*.html")}
+    assert len(parsed) > 10
+    dead = []
+    for path, page in parsed.items():
+        for link in page.links:
+            if OUTSIDE.match(link):
+                continue
+            target, fragment = urldefrag(unquote(link))
+            file = (path.parent / target.split("?")[0]).resolve() if target else path
+            if not file.exists():
+                dead.append(f"{path.relative_to(built)}: {link}")
+            elif fragment and file in parsed and fragment not in parsed[file].ids:
+                dead.append(f"{path.relative_to(built)}: {link} (no such place)")
+    assert not dead
+
+
+def test_every_picture_says_what_it_shows(built):
+    for path in content_pages():
+        for image in Page((built / path).read_text()).images:
+            assert "alt" in image, f"{path}: {image.get('src', '')[:80]}"
+            if "logo__image" not in image.get("class", ""):
+                assert len(image["alt"]) > 20, f"{path}: {image.get('src', '')[:80]}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_every_page_opens_without_the_network(built, server, watch, scheme):
+    root = server if scheme == "http" else built.as_uri()
+    one = watch()
+    for path in sorted(built.rglob("*.html")):
+        if path.name == "search.html" and scheme == "file":
+            continue  # the theme's search box reads its index over http only
+        one.page.goto(f"{root}/{path.relative_to(built).as_posix()}", wait_until="load")
+
+
+@pages
+@themes
+def test_nothing_is_wider_than_the_screen(server, watch, path, theme):
+    for width in (320, 390, 1280):
+        one = watch(width=width, color_scheme=theme)
+        one.page.goto(f"{server}/{path}", wait_until="load")
+        assert one.page.evaluate("document.documentElement.dataset.theme") == theme
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pages
+def test_mathematics_is_set(server, watch, path):
+    one = watch()
+    one.page.goto(f"{server}/{path}", wait_until="load")
+    article = one.page.locator("article.bd-article")
+    assert article.locator(".katex-error").count() == 0
+    formulas = article.locator("span.math, div.math").count()
+    assert article.locator(".katex").count() >= formulas
+    if path.startswith("chapters") or "notation" in path:
+        assert formulas > 5
+    text = article.evaluate(
+        "e => { const c = e.cloneNode(true);"
+        " c.querySelectorAll('.katex, pre, code, script').forEach(n => n.remove());"
+        " return c.textContent }"
+    )
+    assert not re.search(r"\\\(|\\\[|\$\$|\\tag", text)
+
+
+@pages
+@themes
+def test_accessibility(server, watch, path, theme):
+    one = watch(width=1280 if theme == "light" else 390, color_scheme=theme)
+    one.page.goto(f"{server}/{path}", wait_until="load")
+    one.page.evaluate(AXE)
+    found = one.page.evaluate("axe.run({ preload: false }).then(r => r.violations)")
+    grave = [
+        f"{v['id']}: {node['html'][:160]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"]
+    ]
+    assert not grave, "\n".join(grave)
+
+
+def test_search_finds_the_chapter(server, watch):
+    one = watch()
+    one.page.goto(f"{server}/search.html?q=determinant")
+    one.page.locator("#search-results li a", has_text="Change of variables").first.wait_for()
+
+
+def test_a_chapter_can_be_downloaded(built):
+    for path in content_pages():
+        if path.startswith("chapters"):
+            links = Page((built / path).read_text()).links
+            notebook = next(link for link in links if link.endswith(".ipynb"))
+            assert (built / path).parent.joinpath(notebook).resolve().exists()
