@@ -88,15 +88,14 @@ class Watch:
 
 
 @pytest.fixture
-def watch(chromium, server, built):
-    """``watch(viewport=..., color_scheme=...)`` opens a watchful page; all must end clean."""
-    opened = []
+def watch(chromium, request):
+    """``watch(width=..., color_scheme=...)`` opens a watchful page; all must end clean."""
+    opened, roots = [], ()
+    if "server" in request.fixturenames:
+        roots = (request.getfixturevalue("server"), request.getfixturevalue("built").as_uri())
 
     def open_one(width=1280, height=900, **options):
-        one = Watch(
-            chromium, (server, built.as_uri()),
-            viewport={"width": width, "height": height}, **options,
-        )  # fmt: skip
+        one = Watch(chromium, roots, viewport={"width": width, "height": height}, **options)
         opened.append(one)
         return one
 

@@ -7,14 +7,21 @@ import pytest
 import torch
 
 from flowlib import Flow, LULinear, StandardNormal
+from flowlib.widgets import WarpExplorer
 
 pytestmark = pytest.mark.browser
 PAGE = "chapters/01-change-of-variables.html"
 ENTRIES = ("a11", "a12", "a21", "a22")
 
 
-def open_warp(one, root):
-    one.page.goto(f"{root}/{PAGE}", wait_until="load")
+def open_warp(one, root=None):
+    """The chapter's explorer on the site; without a site, a new one on an empty page."""
+    if root is None:
+        bundle, _ = WarpExplorer()._repr_mimebundle_()
+        head = '<meta name="viewport" content="width=device-width">'
+        one.page.set_content(head + bundle["text/html"] + '<div style="height: 3000px"></div>')
+    else:
+        one.page.goto(f"{root}/{PAGE}", wait_until="load")
     warp = one.page.locator('.fl-explorer[data-explorer="WarpExplorer"][data-alive="true"]')
     warp.wait_for()
     warp.scroll_into_view_if_needed()
@@ -76,8 +83,8 @@ def test_without_javascript_there_is_a_picture(watch, server):
     assert picture.bounding_box()["width"] > 300
 
 
-def test_its_numbers_are_flowlibs(watch, server):
-    warp = open_warp(watch(), server)
+def test_its_numbers_are_flowlibs(watch):
+    warp = open_warp(watch())
     rng = random.Random(0)
     base = StandardNormal(2).double()
     for _ in range(60):
@@ -146,9 +153,9 @@ def test_mouse_in_both_themes(watch, server, theme):
     assert warp.evaluate("e => e.classList.contains('fl-dark')") == (other == "dark")
 
 
-def test_touch_moves_the_handle_and_not_the_page(watch, server):
+def test_touch_moves_the_handle_and_not_the_page(watch):
     one = watch(width=390, height=844, has_touch=True, is_mobile=True)
-    warp = open_warp(one, server)
+    warp = open_warp(one)
     handle = warp.locator('[data-handle="column-1"]')
     handle.scroll_into_view_if_needed()
     box = handle.locator("circle").last.bounding_box()
