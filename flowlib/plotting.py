@@ -47,14 +47,15 @@ def use_style() -> None:
     """Set matplotlib to the book's style; every notebook calls it once, at its head."""
     mpl.rcParams.update(
         {
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
+            "figure.dpi": 150,
+            "savefig.dpi": 150,
+            "figure.figsize": (6.4, 4.0),  # on a phone this width shows 12 points as 9 pixels
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,
             "axes.facecolor": PAPER,
             "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.titlesize": 11,
+            "font.size": 12,
+            "axes.titlesize": 12,
             "axes.titlelocation": "left",
             "axes.labelcolor": INK,
             "axes.titlecolor": INK,

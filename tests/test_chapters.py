@@ -52,6 +52,17 @@ def test_at_most_four_cells_are_not_compared_and_each_asserts(md):
         assert re.search(r"^\s*assert ", cell.source, re.M), cell.source
 
 
+@chapters
+def test_code_fits_beside_the_sidebars(md):
+    lines = [
+        line
+        for c in jupytext.read(md).cells
+        if c.cell_type == "code"
+        for line in c.source.split("\n")
+    ]
+    assert not [line for line in lines if len(line) > 88]
+
+
 def equations():
     """(chapter, tag, latex, what stands between it and the next section) of every equation."""
     for md in SOURCES:

@@ -114,6 +114,23 @@ def test_accessibility(server, watch, path, theme):
     assert not grave, "\n".join(grave)
 
 
+@pages
+def test_a_formula_begins_on_the_screen_and_its_number_stands_beside_it(server, watch, path):
+    one = watch(width=320)
+    one.page.goto(f"{server}/{path}", wait_until="load")
+    wrong = one.page.evaluate("""() => {
+        const box = (e) => e.getBoundingClientRect();
+        const { left } = box(document.querySelector("article.bd-article section"));
+        return [...document.querySelectorAll(".katex-display .katex-html")].filter((formula) => {
+            const bases = [...formula.querySelectorAll(":scope > .base")];
+            const tag = formula.querySelector(":scope > .tag");
+            const right = box(bases.at(-1)).right;
+            return box(bases[0]).left < left - 1 || (tag && box(tag).left < right);
+        }).map((formula) => formula.textContent);
+    }""")
+    assert not wrong
+
+
 def test_search_finds_the_chapter(server, watch):
     one = watch()
     one.page.goto(f"{server}/search.html?q=determinant")
