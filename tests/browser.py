@@ -110,3 +110,84 @@ def content_pages() -> list[str]:
     book = sorted(p.stem for p in (notebooks.ROOT / "book").glob("*.md"))
     chapters = sorted(p.stem for p in notebooks.CHAPTERS.glob("[0-9]*.md"))
     return [f"book/{name}.html" for name in book] + [f"chapters/{name}.html" for name in chapters]
+
+
+# --- explorers ----------------------------------------------------------------------------
+
+
+def on_site(one: Watch, explorer: str, root: str):
+    """The first explorer of that name on the chapters' pages, scrolled to."""
+    for path in content_pages():
+        if path.startswith("chapters"):
+            one.page.goto(f"{root}/{path}", wait_until="load")
+            found = one.page.locator(f'.fl-explorer[data-explorer="{explorer}"]')
+            if found.count():
+                return _alive(found.first)
+    pytest.fail(f"no chapter shows {explorer}")
+
+
+def alone(one: Watch, widget):
+    """A new explorer on a page of its own, long enough to scroll, without a kernel."""
+    bundle, _ = widget._repr_mimebundle_()
+    head = '<meta name="viewport" content="width=device-width">'
+    one.page.set_content(head + bundle["text/html"] + '<div style="height: 3000px"></div>')
+    return _alive(one.page.locator(".fl-explorer"))
+
+
+def _alive(explorer):
+    explorer.and_(explorer.page.locator('[data-alive="true"]')).wait_for()
+    explorer.scroll_into_view_if_needed()
+    return explorer
+
+
+def settle(explorer) -> None:
+    """Wait for the redraw of the changes so far."""
+    explorer.evaluate(
+        "() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))"
+    )
+
+
+def readouts(explorer) -> dict[str, float]:
+    """Every visible number that the explorer shows, in full precision."""
+    settle(explorer)
+    shown = explorer.evaluate(
+        "e => Object.fromEntries([...e.querySelectorAll('[data-readout]')]"
+        ".filter(o => o.offsetParent).map(o => [o.dataset.readout, o.dataset.value]))"
+    )
+    return {name: float(value) for name, value in shown.items()}
+
+
+def put_sliders(explorer, values: dict[str, float]) -> None:
+    explorer.evaluate(
+        "(e, values) => { for (const [name, v] of Object.entries(values)) {"
+        " const s = e.querySelector(`input[data-name=${name}]`); s.value = v;"
+        " s.dispatchEvent(new Event('input', { bubbles: true })); } }",
+        values,
+    )
+
+
+def _centre(handle) -> tuple[float, float]:
+    handle.scroll_into_view_if_needed()
+    box = handle.locator("circle").last.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def drag(page, handle, dx: float, dy: float) -> None:
+    """Take a handle with the mouse and carry it that many pixels right and down."""
+    x, y = _centre(handle)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx / 2, y + dy / 2)
+    page.mouse.move(x + dx, y + dy)
+    page.mouse.up()
+
+
+def swipe(one: Watch, handle, dx: float, dy: float) -> None:
+    """The same with a finger, through the browser's own touch handling."""
+    x, y = _centre(handle)
+    session = one.context.new_cdp_session(one.page)
+    path = [(x + dx * t, y + dy * t) for t in (0, 0.4, 1)]
+    for kind, at in zip(("touchStart", "touchMove", "touchMove"), path, strict=True):
+        point = {"x": at[0], "y": at[1]}
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})

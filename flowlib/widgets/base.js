@@ -36,42 +36,48 @@ function isDark() {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-// A square panel of the plane, with a grid and axes: units to pixels, y upwards.
-function plane({ half, size = 320, label }) {
-  const scale = size / (2 * half);
-  const at = ([x, y]) => [size / 2 + x * scale, size / 2 - y * scale];
+// A panel of a plot: x and y are its ranges, y upwards; axes are drawn where they are zero.
+function panel({ x, y, width = 320, height = 320, label }) {
+  const unit = [width / (x[1] - x[0]), height / (y[1] - y[0])];
+  const at = ([u, v]) => [(u - x[0]) * unit[0], (y[1] - v) * unit[1]];
   const path = (points, close) =>
     "M" + points.map((p) => at(p).map((v) => v.toFixed(2)).join(" ")).join("L") + (close ? "Z" : "");
-  const svg = make("svg:svg", { viewBox: `0 0 ${size} ${size}`, role: "group", "aria-label": label });
-  const axes = make("svg:path", {
-    d: path([[-half, 0], [half, 0]]) + path([[0, -half], [0, half]]),
-    stroke: "var(--fl-muted)", "stroke-width": 1, fill: "none",
-  });
-  svg.append(axes);
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label });
+  const inside = (value, [low, high]) => low <= value && value <= high;
+  const axes = (inside(0, y) ? path([[x[0], 0], [x[1], 0]]) : "") + (inside(0, x) ? path([[0, y[0]], [0, y[1]]]) : "");
+  svg.append(make("svg:path", { d: axes, stroke: "var(--fl-muted)", "stroke-width": 1, fill: "none" }));
   const locate = (event) => {
     const box = svg.getBoundingClientRect();
     return [
-      ((event.clientX - box.left) / box.width) * 2 * half - half,
-      half - ((event.clientY - box.top) / box.height) * 2 * half,
+      x[0] + ((event.clientX - box.left) / box.width) * (x[1] - x[0]),
+      y[1] - ((event.clientY - box.top) / box.height) * (y[1] - y[0]),
     ];
   };
-  return { svg, at, path, locate, scale, half };
+  // Things are drawn in the order in which they are added; what an element shows is put later.
+  const add = (tag, attributes, ...children) => svg.appendChild(make(`svg:${tag}`, attributes, ...children));
+  return { svg, at, path, locate, add, x, y };
 }
 
-// A point of a plane that is grabbed where it is drawn: mouse, pen, finger, or arrow keys.
-function handle(panel, { name, label, color, step = 0.05, get, move }) {
+const plane = (half, label) => panel({ x: [-half, half], y: [-half, half], label });
+
+// A point of a panel that is grabbed where it is drawn: mouse, pen, finger, or arrow keys. `move`
+// gets the point that it was dragged to and may put it elsewhere; `value` says in words where it is.
+function handle(panel, { name, label, color, step = 0.05, get, move, value = ([x, y]) => `(${show(x)}, ${show(y)})` }) {
   const node = make(
     "svg:g",
     {
       class: "fl-grab", tabindex: 0, role: "slider", "data-handle": name, "aria-label": label,
-      "aria-valuemin": -panel.half, "aria-valuemax": panel.half, style: `color:${color}`,
+      "aria-valuemin": panel.x[0], "aria-valuemax": panel.x[1], style: `color:${color}`,
     },
     make("svg:circle", { class: "fl-halo", r: 22 }),
     make("svg:circle", { r: 7.5, fill: "currentColor", stroke: "var(--fl-panel)", "stroke-width": 2 }),
   );
   const go = (point) => {
-    const edge = panel.half * 0.98;
-    move(point.map((v) => Math.max(-edge, Math.min(edge, v))));
+    move(point.map((v, i) => {
+      const [low, high] = i ? panel.y : panel.x;
+      const edge = 0.01 * (high - low);
+      return Math.max(low + edge, Math.min(high - edge, v));
+    }));
   };
   let offset = null;
   node.onpointerdown = (event) => {
@@ -99,35 +105,71 @@ function handle(panel, { name, label, color, step = 0.05, get, move }) {
     const [x, y] = get();
     put(node, {
       transform: `translate(${panel.at([x, y]).join(" ")})`,
-      "aria-valuenow": x.toFixed(2), "aria-valuetext": `(${show(x)}, ${show(y)})`,
+      "aria-valuenow": x.toFixed(2), "aria-valuetext": value([x, y]),
     });
   };
 }
 
-// A native slider with its name and its value. JupyterLab would take the arrow keys without the
+// A native slider with its symbol and its value. JupyterLab would take the arrow keys without the
 // data attribute on the input itself.
-function slider({ name, label, min, max, step, get, set }) {
+function slider({ name, symbol, label, min, max, step, get, set, digits = 2 }) {
   const input = make("input", {
     type: "range", min, max, step, "data-name": name, "aria-label": label,
     "data-lm-suppress-shortcuts": "true",
   });
   const value = make("output", {});
   input.oninput = () => set(Number(input.value));
-  const caption = make("span", { class: "fl-math", "aria-hidden": "true" });
-  caption.innerHTML = `${name[0]}<sub>${name.slice(1)}</sub>`;
   return {
-    node: make("div", { class: "fl-slider" }, caption, input, value),
+    node: make("div", { class: "fl-slider" }, make("span", { class: "fl-math", "aria-hidden": "true" }, ...symbol), input, value),
     draw: () => {
       input.value = get();
-      value.textContent = show(get());
-      input.setAttribute("aria-valuetext", show(get()));
+      value.textContent = show(get(), digits);
+      input.setAttribute("aria-valuetext", show(get(), digits));
     },
   };
 }
 
+const sub = (text) => make("sub", {}, text);
+const swatch = (color) => make("span", { class: "fl-dot", style: `background:${color}` });
+const panelTitle = (color, ...text) => make("p", { class: "fl-panel-title" }, swatch(color), ...text);
+
 function readout(name, digits = 2) {
   const node = make("output", { "data-readout": name });
   return { node, draw: (v) => put(node, { "data-value": v }, show(v, digits)) };
+}
+
+// Named numbers below one another. One with a colour also has a bar, from zero, of the same scale.
+function ledger([low, high], rows) {
+  const node = make("div", { class: "fl-sum" });
+  const at = (v) => ((Math.max(low, Math.min(high, v)) - low) / (high - low)) * 100;
+  const draws = rows.map(({ name, text, color, digits }) => {
+    const out = readout(name, digits);
+    const fill = make("i", { style: `background:${color}` });
+    const bar = color
+      ? make("div", { class: "fl-bar", "aria-hidden": "true", style: `--fl-zero:${at(0)}%` }, fill)
+      : make("span", {});
+    node.append(make("span", {}, ...text), bar, out.node);
+    return (value) => {
+      out.draw(value);
+      if (!color) return;
+      fill.style.left = `${Math.min(at(0), at(value))}%`;
+      fill.style.width = `${Math.abs(at(value) - at(0))}%`;
+    };
+  });
+  return { node, draw: (values) => rows.forEach(({ name }, i) => draws[i](values[name])) };
+}
+
+// The explorer's task, which it judges itself.
+function task(name, text) {
+  const verdict = make("span", {});
+  const node = make("p", { class: "fl-task", "data-task": name, role: "status" }, make("b", {}, "Your turn. "), text, " ", verdict);
+  return {
+    node,
+    draw: (solved, says) => {
+      put(node, { "data-solved": solved });
+      if (verdict.textContent !== says) verdict.textContent = says; // a status is read out when it changes
+    },
+  };
 }
 
 function button(text, attributes, onclick) {

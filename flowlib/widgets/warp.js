@@ -49,10 +49,10 @@ function render({ model, el }) {
   const setColumn = (j, [top, bottom]) =>
     write({ matrix: read().map((row, r) => row.map((v, c) => (c === j ? [top, bottom][r] : v))) });
 
-  const data = plane({ half: 3, label: "Data space: a square, and the density that the map gives it" });
-  const latent = plane({ half: 3, label: "Latent space: the square's image and the standard normal" });
+  const data = plane(3, "Data space: a square, and the density that the map gives it");
+  const latent = plane(3, "Latent space: the square's image and the standard normal");
   const stroke = (color, width, more = {}) => ({ fill: "none", stroke: color, "stroke-width": width, ...more });
-  const add = (panel, attributes) => panel.svg.appendChild(make("svg:path", attributes));
+  const add = (panel, attributes) => panel.add("path", attributes);
 
   add(data, stroke("var(--fl-data)", 0.8, { opacity: 0.35, d: gridLines(3).map((l) => data.path(l)).join("") }));
   const ellipses = [1, 2].map(() => add(data, stroke("var(--fl-data)", 1.6, { opacity: 0.9 })));
@@ -84,38 +84,29 @@ function render({ model, el }) {
   ];
   const entries = [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
     slider({
-      name: `a${i + 1}${j + 1}`, label: `Matrix entry, row ${i + 1}, column ${j + 1}`,
+      name: `a${i + 1}${j + 1}`, symbol: ["a", sub(`${i + 1}${j + 1}`)],
+      label: `Matrix entry, row ${i + 1}, column ${j + 1}`,
       min: -3, max: 3, step: 0.05, get: () => read()[i][j], set: (v) => setEntry(i, j, v),
     }));
 
-  const out = Object.fromEntries(["det", "area", "log_pz", "log_det", "log_px"].map((name) => [name, readout(name)]));
-  const bar = (name, color, ...text) => {
-    const fill = make("i", { style: `background:${color}` });
-    return { fill, cells: [make("span", {}, ...text), make("div", { class: "fl-bar", "aria-hidden": "true" }, fill), out[name].node] };
-  };
-  const bars = {
-    log_pz: bar("log_pz", "var(--fl-latent)", "log ", "p", make("sub", {}, "Z"), "(z)"),
-    log_det: bar("log_det", "var(--fl-third)", "+ log |det A|"),
-    log_px: bar("log_px", "var(--fl-data)", "= log p(x)"),
-  };
+  const sum = ledger([-6, 2], [
+    { name: "det", text: ["det A"] },
+    { name: "area", text: ["area"] },
+    { name: "log_pz", text: ["log ", "p", sub("Z"), "(z)"], color: "var(--fl-latent)" },
+    { name: "log_det", text: ["+ log |det A|"], color: "var(--fl-third)" },
+    { name: "log_px", text: ["= log p(x)"], color: "var(--fl-data)" },
+  ]);
   const say = make("p", { class: "fl-say" });
-  const verdict = make("span", {});
-  const task = make("p", { class: "fl-task", "data-task": "shear", role: "status" },
-    make("b", {}, "Your turn. "), "Make the determinant 1 without a rotation. ", verdict);
+  const shear = task("shear", "Make the determinant 1 without a rotation.");
 
-  const title = (color, text) =>
-    make("p", { class: "fl-panel-title" }, make("span", { class: "fl-dot", style: `background:${color}` }), text);
   el.replaceChildren(
     make("div", { class: "fl-panels" },
-      make("div", {}, title("var(--fl-data)", "data x"), data.svg),
-      make("div", {}, title("var(--fl-latent)", "latent z = A x"), latent.svg)),
+      make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
+      make("div", {}, panelTitle("var(--fl-latent)", "latent z = A x"), latent.svg)),
     make("div", { class: "fl-sliders" }, ...entries.map((e) => e.node)),
-    make("div", { class: "fl-sum" },
-      make("span", {}, "det A"), make("span", {}), out.det.node,
-      make("span", {}, "area"), make("span", {}), out.area.node,
-      ...Object.values(bars).flatMap((b) => b.cells)),
+    sum.node,
     say,
-    task,
+    shear.node,
     make("div", { class: "fl-row" },
       ...Object.entries(PRESETS).map(([name, matrix]) => button(name, { "data-preset": name }, () => write({ matrix }))),
       button("reset", { "data-action": "reset" }, () => write(start))),
@@ -124,7 +115,7 @@ function render({ model, el }) {
   function draw() {
     const [a, point] = [read(), model.get("point")];
     const m = measure(a, point);
-    for (const name of Object.keys(out)) out[name].draw(m[name]);
+    sum.draw(m);
     Object.assign(el.dataset, { matrix: a.flat().join(","), point: point.join(",") });
 
     put(image, { d: gridLines(3).map((line) => latent.path(line.map((p) => apply(a, p)))).join("") });
@@ -144,13 +135,6 @@ function render({ model, el }) {
     const [px, py] = data.at(point);
     put(xName, { x: px + 12, y: py + 5 });
 
-    // Bars reach from -6 to 2 nats; the line is zero.
-    for (const [name, { fill }] of Object.entries(bars)) {
-      const at = (v) => ((Math.max(-6, Math.min(2, v)) + 6) / 8) * 100;
-      const [low, high] = [Math.min(at(0), at(m[name])), Math.max(at(0), at(m[name]))];
-      fill.style.left = `${low}%`;
-      fill.style.width = `${high - low}%`;
-    }
     const times = m.area >= 1 ? `${show(m.area)} times larger` : `${show(1 / m.area)} times smaller`;
     say.textContent =
       m.area < 1e-9
@@ -159,12 +143,11 @@ function render({ model, el }) {
           `${m.det < 0 ? ", and is turned over, which no density can see" : ""}: ` +
           `the density of x is that of z times ${show(m.area)}.`;
     const [one, bent] = [Math.abs(m.det - 1) < 0.02, distortion(a) > 0.1];
-    put(task, { "data-solved": one && bent });
-    verdict.textContent = one
+    shear.draw(one && bent, one
       ? bent
         ? "Done: the square has lost its shape and kept its area."
         : "The determinant is 1, but lengths and angles are all kept: that is a rotation."
-      : `The determinant is ${show(m.det)}.`;
+      : `The determinant is ${show(m.det)}.`);
     entries.forEach((e) => e.draw());
     drawHandles.forEach((redraw) => redraw());
   }
