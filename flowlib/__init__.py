@@ -4,23 +4,38 @@ from flowlib.checks import holds
 from flowlib.flow import (
     Bijection,
     Compose,
+    DiagonalNormal,
     ElementwiseAffine,
     Flow,
     Inverse,
+    LeakyReLU,
+    Logit,
     LULinear,
+    MultivariateNormal,
+    Permutation,
+    Sigmoid,
+    Softplus,
     StandardNormal,
 )
-from flowlib.training import History, fit
+from flowlib.training import History, fit, fit_variational
 
 __all__ = [
     "Bijection",
     "Compose",
+    "DiagonalNormal",
     "ElementwiseAffine",
     "Flow",
     "History",
     "Inverse",
     "LULinear",
+    "LeakyReLU",
+    "Logit",
+    "MultivariateNormal",
+    "Permutation",
+    "Sigmoid",
+    "Softplus",
     "StandardNormal",
     "fit",
+    "fit_variational",
     "holds",
 ]

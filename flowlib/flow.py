@@ -13,20 +13,30 @@ This is the code of chapter 1.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
     "Bijection",
     "Compose",
+    "DiagonalNormal",
     "ElementwiseAffine",
     "Flow",
     "Inverse",
     "LULinear",
+    "LeakyReLU",
+    "Logit",
+    "MultivariateNormal",
+    "Permutation",
+    "Sigmoid",
+    "Softplus",
     "StandardNormal",
 ]
 
@@ -235,6 +245,171 @@ class LULinear(Bijection):
         return x, -self.log_diagonal.sum().expand(z.shape[0])
 
 
+# --- monotone maps of each coordinate, without weights --------------------------------------
+
+
+class Logit(Bijection):
+    r"""``z = logit(alpha + (1 - 2 alpha) x)``, from the unit interval to the line.
+
+    For data that live in an interval, such as the brightness of a pixel. With ``alpha > 0`` the
+    interval's ends are allowed and go to a finite place.
+
+    Args:
+        alpha: the margin, ``0 <= alpha < 1/2``.
+
+    Raises:
+        ValueError: if ``alpha`` is out of its range, or a value of ``x`` out of the interval;
+            without a margin, also if it is exactly 0 or 1.
+
+    Example:
+        >>> z, log_det = Logit()(torch.tensor([[0.5, 0.5]]))
+        >>> z.tolist(), round(log_det.exp().item(), 4)
+        ([[0.0, 0.0]], 16.0)
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 4.1.
+    """
+
+    def __init__(self, alpha: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise ValueError(f"Logit: expected 0 <= alpha < 0.5, got {alpha}")
+        self.alpha = alpha
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        margin = self.alpha / (1 - 2 * self.alpha)
+        require_inside("Logit", x, -margin, 1 + margin)
+        y = self.alpha + (1 - 2 * self.alpha) * x
+        slope = math.log1p(-2 * self.alpha) - y.log() - torch.log1p(-y)
+        return torch.logit(y), sum_event(slope)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
+        slope = F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-2 * self.alpha)
+        return x, sum_event(slope)
+
+
+class Sigmoid(Inverse):
+    """``z = 1 / (1 + exp(-x))``, from the line to the open unit interval: :class:`Logit` turned.
+
+    In float32 a value above 17 lands on 1 itself and cannot come back; the way back says so.
+
+    Example:
+        >>> Sigmoid()(torch.zeros(1, 2))[0].tolist()
+        [[0.5, 0.5]]
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Logit())
+
+
+class Softplus(Bijection):
+    r"""``z = log(1 + exp(x))``, from the line to the positive half line.
+
+    Its inverse takes logarithms of data that must stay positive, and is gentler than a logarithm
+    where they are large.
+
+    Raises:
+        ValueError: on the way back, if a value is not positive.
+
+    Example:
+        >>> z, _ = Softplus()(torch.tensor([[0.0]]))
+        >>> round(z.exp().item(), 4)
+        2.0
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # not F.softplus, which is the identity above 20 and there disagrees with its own slope
+        return -F.logsigmoid(-x), sum_event(F.logsigmoid(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_inside("Softplus", z, 0, math.inf)
+        shrunk = torch.log(-torch.expm1(-z))
+        return z + shrunk, -sum_event(shrunk)
+
+
+class LeakyReLU(Bijection):
+    """The leaky ramp: ``z = x`` where ``x`` is not negative, ``z = slope * x`` where it is.
+
+    The simplest bend there is. With an :class:`LULinear` on either side it folds space along a
+    line; a chain of them is a network with as many units in each layer as there are coordinates.
+
+    Args:
+        slope: the slope of the negative half, positive.
+
+    Raises:
+        ValueError: if ``slope`` is not positive and finite.
+
+    Example:
+        >>> z, log_det = LeakyReLU(0.5)(torch.tensor([[3.0, -4.0]]))
+        >>> z.tolist(), round(log_det.exp().item(), 4)
+        ([[3.0, -2.0]], 0.5)
+    """
+
+    def __init__(self, slope: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < slope < math.inf:
+            raise ValueError(f"LeakyReLU: expected a positive, finite slope, got {slope}")
+        self.slope = slope
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._bend(x, self.slope)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._bend(z, 1 / self.slope)
+
+    def _bend(self, x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+        negative = x < 0
+        return torch.where(negative, x * slope, x), sum_event(negative.to(x)) * math.log(slope)
+
+
+class Permutation(Bijection):
+    """The coordinates in another order: ``z[:, i] = x[:, order[i]]``.
+
+    Of the first event dimension, so that a vector's coordinates or an image's channels move. Its
+    log-determinant is 0. Alone it does nothing to a standard normal; between layers that treat
+    coordinates differently it lets each have every role.
+
+    Args:
+        order: every number from 0 to ``D - 1``, once.
+
+    Raises:
+        ValueError: if ``order`` is no permutation.
+
+    Example:
+        >>> p = Permutation([2, 0, 1])
+        >>> z, _ = p(torch.tensor([[10.0, 20.0, 30.0]]))
+        >>> z.tolist(), p.inverse(z)[0].tolist()
+        ([[30.0, 10.0, 20.0]], [[10.0, 20.0, 30.0]])
+    """
+
+    def __init__(self, order: Sequence[int] | Tensor) -> None:
+        super().__init__()
+        order = torch.as_tensor(order)
+        if order.dim() != 1 or order.sort().values.tolist() != list(range(len(order))):
+            raise ValueError(
+                f"Permutation: expected every number from 0 to D - 1 once, got {order.tolist()}"
+            )
+        self.register_buffer("order", order.long())
+
+    @classmethod
+    def reversal(cls, dim: int) -> Permutation:
+        """The last coordinate first."""
+        (dim,) = as_event_shape(dim)
+        return cls(torch.arange(dim).flip(0))
+
+    @classmethod
+    def random(cls, dim: int, generator: torch.Generator | None = None) -> Permutation:
+        """An order drawn once and kept with the weights."""
+        (dim,) = as_event_shape(dim)
+        return cls(torch.randperm(dim, generator=generator))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x.index_select(1, self.order), x.new_zeros(x.shape[0])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z.index_select(1, self.order.argsort()), z.new_zeros(z.shape[0])
+
+
 # --- base densities -----------------------------------------------------------------------
 
 
@@ -267,9 +442,103 @@ class StandardNormal(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """``n + event`` independent draws; they carry no gradient and need none."""
-        shape = (*as_sample_shape(n), *self.event_shape)
-        like = self.origin
-        return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+        return standard_draws(self.origin, n, self.event_shape, generator)
+
+
+class DiagonalNormal(nn.Module):
+    """Independent normals, each with its own mean and standard deviation, which stay as given.
+
+    One that learns them is an :class:`ElementwiseAffine` before a :class:`StandardNormal`.
+
+    Args:
+        loc: the means, an array of the event's shape.
+        scale: the standard deviations, positive, of the same shape.
+
+    Raises:
+        ValueError: if shapes differ, a value is not finite, or a scale is not positive.
+
+    Example:
+        >>> base = DiagonalNormal([0.0, 10.0], [1.0, 2.0])
+        >>> base.sample(3).shape, round(base.log_prob(base.loc).exp().item() * 4 * math.pi, 4)
+        (torch.Size([3, 2]), 1.0)
+    """
+
+    def __init__(self, loc: Tensor | Sequence[float], scale: Tensor | Sequence[float]) -> None:
+        super().__init__()
+        loc, scale = as_floats("DiagonalNormal", loc=loc, scale=scale)
+        self.event_shape = as_event_shape(loc.shape)
+        if scale.shape != loc.shape or not (scale > 0).all():
+            raise ValueError(
+                f"DiagonalNormal: expected a positive scale of shape {tuple(loc.shape)}, "
+                f"got {scale.tolist()} of shape {tuple(scale.shape)}"
+            )
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", scale)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        log_p = -0.5 * (((z - self.loc) / self.scale).square() + math.log(2 * math.pi))
+        return (log_p - self.scale.log()).sum(tuple(range(-len(self.event_shape), 0)))
+
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + event`` independent draws."""
+        return self.loc + self.scale * standard_draws(self.loc, n, self.event_shape, generator)
+
+
+class MultivariateNormal(nn.Module):
+    """A normal density on vectors with any covariance, which stays as given.
+
+    One that learns it is an :class:`LULinear` before a :class:`StandardNormal`.
+
+    Args:
+        loc: the mean, ``(D,)``.
+        covariance: symmetric and positive definite, ``(D, D)``.
+
+    Raises:
+        ValueError: if shapes do not fit, a value is not finite, or the matrix is no covariance.
+
+    Example:
+        >>> base = MultivariateNormal([0.0, 0.0], [[2.0, 1.0], [1.0, 2.0]])
+        >>> round(base.log_prob(torch.zeros(2)).exp().item() * 2 * math.pi * math.sqrt(3), 4)
+        1.0
+    """
+
+    def __init__(
+        self, loc: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]
+    ) -> None:
+        super().__init__()
+        loc, covariance = as_floats("MultivariateNormal", loc=loc, covariance=covariance)
+        self.event_shape = as_event_shape(loc.shape)
+        dim = loc.shape[0]
+        if loc.dim() != 1 or covariance.shape != (dim, dim):
+            raise ValueError(
+                "MultivariateNormal: expected loc of shape (D,) and covariance of shape (D, D), "
+                f"got {tuple(loc.shape)} and {tuple(covariance.shape)}"
+            )
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed or not torch.allclose(covariance, covariance.T):
+            raise ValueError(
+                "MultivariateNormal: expected a symmetric, positive definite covariance, "
+                f"got {covariance.tolist()}"
+            )
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale_tril", factor)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., D)`` to ``(...)``."""
+        centred = (z - self.loc).unsqueeze(-1)
+        white = torch.linalg.solve_triangular(self.scale_tril, centred, upper=False).squeeze(-1)
+        log_p = -0.5 * (white.square() + math.log(2 * math.pi)).sum(-1)
+        return log_p - self.scale_tril.diagonal().log().sum()
+
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + (D,)`` independent draws."""
+        draws = standard_draws(self.loc, n, self.event_shape, generator)
+        return self.loc + draws @ self.scale_tril.T
 
 
 # --- the flow -----------------------------------------------------------------------------
@@ -282,6 +551,9 @@ class Flow(nn.Module):
         bijection: the map ``f: x -> z``.
         base: the latent density, a module with ``event_shape``, ``log_prob`` and ``sample``,
             such as :class:`StandardNormal`.
+
+    Raises:
+        TypeError: if the one is no :class:`Bijection`, or the other lacks one of the three.
 
     Attributes:
         event_shape: the shape of one data point.
@@ -301,6 +573,11 @@ class Flow(nn.Module):
 
     def __init__(self, bijection: Bijection, base: nn.Module) -> None:
         super().__init__()
+        if not isinstance(bijection, Bijection):
+            raise TypeError(f"Flow: expected a Bijection, got a {type(bijection).__name__}")
+        for name in ("event_shape", "log_prob", "sample"):
+            if not hasattr(base, name):
+                raise TypeError(f"Flow: the base, a {type(base).__name__}, has no {name}")
         self.bijection = bijection
         self.base = base
 
@@ -324,10 +601,11 @@ class Flow(nn.Module):
             ValueError: if shape, dtype or values are not as above. Values are looked at in eager
                 mode only, not under ``torch.compile`` or ``torch.func``.
         """
-        self._check("log_prob", "x", x)
+        self._check("log_prob", "x", x, self.event_shape)
         lead = x.shape[: x.dim() - len(self.event_shape)]
         if context is not None:
-            lead = torch.broadcast_shapes(lead, context.shape[:-1])
+            self._check("log_prob", "context", context, context.shape[-1:])
+            lead = broadcast_leads(lead, context.shape[:-1])
             x = x.expand(*lead, *self.event_shape)
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
         z, log_det = self.bijection(x.reshape(math.prod(lead), *self.event_shape), context)
@@ -369,6 +647,7 @@ class Flow(nn.Module):
         """
         lead = as_sample_shape(n)
         if context is not None:
+            self._check("sample", "context", context, context.shape[-1:])
             lead = (*lead, *context.shape[:-1])
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
@@ -379,19 +658,22 @@ class Flow(nn.Module):
     @torch.no_grad()
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
         """Let every layer set its data-dependent start from a batch ``(batch, *event)``."""
-        self._check("initialize", "batch", batch)
+        self._check("initialize", "batch", batch, self.event_shape)
+        if batch.dim() != len(self.event_shape) + 1:
+            raise ValueError(
+                f"initialize: expected one batch dimension, got shape {tuple(batch.shape)}"
+            )
         self.bijection.initialize(batch, context)
 
-    def _check(self, where: str, name: str, x: Tensor) -> None:
+    def _check(self, where: str, name: str, x: Tensor, event: Sequence[int]) -> None:
         """The flow's door: shapes always, values where they can be seen."""
         if not isinstance(x, Tensor):
             raise TypeError(
                 f"{where}: expected {name} to be a torch.Tensor, got {type(x).__name__}; "
                 "torch.as_tensor makes one"
             )
-        event = tuple(self.event_shape)
-        if tuple(x.shape[max(0, x.dim() - len(event)) :]) != event:
-            expected = ", ".join(["...", *map(str, event)])
+        if x.dim() < max(1, len(event)) or tuple(x.shape[x.dim() - len(event) :]) != tuple(event):
+            expected = ", ".join(["...", *map(str, event or "C")])
             raise ValueError(
                 f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}"
             )
@@ -410,8 +692,8 @@ class Flow(nn.Module):
 
 def as_event_shape(event_shape: int | Sequence[int]) -> torch.Size:
     """An int or a sequence of positive ints as a ``torch.Size``; ``ValueError`` for others."""
-    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
-    if not shape or not all(isinstance(d, int) and d >= 1 for d in shape):
+    shape = as_ints(event_shape)
+    if not shape or min(shape) < 1:
         raise ValueError(
             f"event_shape: expected a positive int or several of them, got {event_shape!r}"
         )
@@ -420,10 +702,54 @@ def as_event_shape(event_shape: int | Sequence[int]) -> torch.Size:
 
 def as_sample_shape(n: int | Sequence[int]) -> torch.Size:
     """A number of draws, or the shape of an array of draws; ``ValueError`` for others."""
-    shape = (n,) if isinstance(n, int) else tuple(n)
-    if not all(isinstance(d, int) and d >= 0 for d in shape):
+    shape = as_ints(n)
+    if shape is None or min(shape, default=0) < 0:
         raise ValueError(f"n: expected a count or a shape of counts, got {n!r}")
     return torch.Size(shape)
+
+
+def as_ints(value: int | Sequence[int]) -> tuple[int, ...] | None:
+    """One int or several as a tuple, NumPy's included; None where one is no int."""
+    try:
+        return tuple(map(operator.index, value if isinstance(value, Iterable) else (value,)))
+    except TypeError:
+        return None
+
+
+def broadcast_leads(x: torch.Size, context: torch.Size) -> torch.Size:
+    """The common leading shape of data and context; ``ValueError`` where there is none."""
+    try:
+        return torch.broadcast_shapes(x, context)
+    except RuntimeError:
+        raise ValueError(
+            f"the leading shapes of x {tuple(x)} and of context {tuple(context)} do not broadcast"
+        ) from None
+
+
+def standard_draws(
+    like: Tensor,
+    n: int | Sequence[int],
+    event_shape: torch.Size,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Standard normal draws ``n + event`` with the dtype and on the device of ``like``."""
+    shape = (*as_sample_shape(n), *event_shape)
+    return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+
+
+def as_floats(where: str, **arrays) -> list[Tensor]:
+    """Copies of arrays as tensors of floats, all of one dtype and finite."""
+    tensors = [torch.as_tensor(a).detach().clone() for a in arrays.values()]
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    for name, tensor in zip(arrays, tensors, strict=True):
+        require_finite(where, name, tensor)
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """``(batch, *event)`` to ``(batch,)``."""
+    return x.flatten(1).sum(1)
 
 
 def values_are_visible() -> bool:
@@ -431,6 +757,15 @@ def values_are_visible() -> bool:
     return (
         not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
     )
+
+
+def require_inside(where: str, x: Tensor, low: float, high: float) -> None:
+    """Raise ``ValueError`` unless all values lie strictly between two bounds, if one may look."""
+    if values_are_visible() and not ((x > low) & (x < high)).all():
+        outside = x[~((x > low) & (x < high))][0].item()
+        raise ValueError(
+            f"{where}: expected values strictly between {low} and {high}, got {outside:g}"
+        )
 
 
 def require_finite(where: str, name: str, x: Tensor) -> None:

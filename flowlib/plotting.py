@@ -1,4 +1,4 @@
-"""The book's look, and its three plots: points, a density, a map.
+"""The book's look, and its four plots: points, a density, a map, a training run.
 
 Colours are Okabe and Ito's and mean the same on every page, in figures and explorers alike:
 what lives in data space is vermilion, what lives in latent space blue, a model's third thing
@@ -8,14 +8,19 @@ green, and what is wrong purple.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from flowlib.training import History
 
 __all__ = [
     "DATA",
@@ -24,6 +29,7 @@ __all__ = [
     "THIRD",
     "WRONG",
     "plot_density",
+    "plot_history",
     "plot_map",
     "plot_points",
     "use_style",
@@ -139,6 +145,35 @@ def plot_map(
         ax.add_collection(LineCollection(curves, colors=color, linewidths=0.9, alpha=0.8))
         ax.autoscale_view()
         ax.set_aspect("equal")
+
+
+def plot_history(history: History, ax: Axes | None = None) -> Axes:
+    """Draw a training run: every step's loss, its running mean, and the validation losses.
+
+    Args:
+        history: what :func:`flowlib.fit` returned.
+        ax: where to draw; new axes if there are none.
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 3.2))[1]
+    losses = np.array(history.train)
+    steps = np.arange(1, len(losses) + 1)
+    window = max(1, len(losses) // 50)
+    smooth = np.convolve(losses, np.ones(window) / window, "valid")
+    ax.plot(steps, losses, color=GREY, lw=0.7, alpha=0.6)
+    ax.plot(steps[window - 1 :], smooth, color=INK, label="training")
+    if history.valid:
+        ax.plot(*zip(*history.valid, strict=True), "o-", color=THIRD, ms=4, label="validation")
+        ax.axvline(history.best_step, color=GREY, lw=0.8, ls=":")
+        ax.text(history.best_step, 0.98, " best", transform=ax.get_xaxis_transform(), va="top")
+    if len(losses):
+        # The first steps of a run are often so bad that nothing else could be seen.
+        shown = np.concatenate([smooth, [value for _, value in history.valid]])
+        low, high = shown.min(), np.quantile(shown, 0.98)
+        margin = 0.1 * max(high - low, 1e-3)
+        ax.set_ylim(low - margin, high + 2 * margin)
+    ax.set(xlabel="step", ylabel="nats per point")
+    ax.legend()
+    return ax
 
 
 def _as_points(where: str, x: Tensor) -> np.ndarray:

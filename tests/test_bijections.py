@@ -8,20 +8,30 @@ mistake agree with each other (mistake 29).
 import copy
 import io
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
+import flowlib
 from flowlib import (
+    Bijection,
     Compose,
     ElementwiseAffine,
     Flow,
     Inverse,
+    LeakyReLU,
+    Logit,
     LULinear,
+    Permutation,
+    Sigmoid,
+    Softplus,
     StandardNormal,
 )
 
+# what to make, and the shape of one data point
 CASES = {
     "ElementwiseAffine(1)": lambda: (ElementwiseAffine(1), (1,)),
     "ElementwiseAffine(5)": lambda: (ElementwiseAffine(5), (5,)),
@@ -29,12 +39,52 @@ CASES = {
     "LULinear(1)": lambda: (LULinear(1), (1,)),
     "LULinear(2)": lambda: (LULinear(2), (2,)),
     "LULinear(7)": lambda: (LULinear(7), (7,)),
+    "Sigmoid": lambda: (Sigmoid(), (3,)),
+    "Sigmoid on images": lambda: (Sigmoid(), (2, 3, 3)),
+    "Logit": lambda: (Logit(), (3,)),
+    "Logit with a margin": lambda: (Logit(0.05), (2, 2)),
+    "Softplus": lambda: (Softplus(), (4,)),
+    "Inverse(Softplus)": lambda: (Inverse(Softplus()), (4,)),
+    "LeakyReLU": lambda: (LeakyReLU(0.3), (4,)),
+    "LeakyReLU, steep": lambda: (LeakyReLU(3.0), (2, 3)),
+    "Permutation": lambda: (Permutation([2, 0, 3, 1]), (4,)),
+    "Permutation of channels": lambda: (Permutation([1, 2, 0]), (3, 2, 2)),
     "Inverse(LULinear)": lambda: (Inverse(LULinear(3)), (3,)),
-    "Compose": lambda: (Compose([LULinear(4), ElementwiseAffine(4), LULinear(4)]), (4,)),
+    "Compose": lambda: (
+        Compose([LULinear(4), LeakyReLU(), Permutation.reversal(4), ElementwiseAffine(4)]),
+        (4,),
+    ),
+    "Compose through the unit cube": lambda: (
+        Compose([LULinear(3), Sigmoid(), Permutation([1, 2, 0]), Logit(0.1)]),
+        (3,),
+    ),
     "Compose of Inverse": lambda: (Compose([LULinear(3), Inverse(ElementwiseAffine(3))]), (3,)),
     "Compose of none": lambda: (Compose([]), (3,)),
 }
+# where the data live, if not everywhere
+DOMAINS = {
+    "Logit": torch.sigmoid,
+    "Logit with a margin": torch.sigmoid,
+    "Inverse(Softplus)": torch.exp,
+}
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+@dataclass
+class Case:
+    b: Bijection
+    event: tuple[int, ...]
+    domain: Callable
+
+    def x(self, n, **kwargs):
+        return self.domain(torch.randn(n, *self.event, **kwargs))
+
+    def z(self, n, **kwargs):
+        return self.b(self.x(n, **kwargs))[0].detach()
+
+    def both(self, n, **kwargs):
+        """Each direction with an input that it takes."""
+        return (self.b.forward, self.x(n, **kwargs)), (self.b.inverse, self.z(n, **kwargs))
 
 
 def randomize(module: nn.Module, scale: float = 0.3) -> nn.Module:
@@ -48,7 +98,14 @@ def randomize(module: nn.Module, scale: float = 0.3) -> nn.Module:
 @pytest.fixture(params=CASES, ids=str)
 def case(request):
     bijection, event = CASES[request.param]()
-    return randomize(bijection), event
+    return Case(randomize(bijection), event, DOMAINS.get(request.param, torch.nn.Identity()))
+
+
+def test_every_bijection_of_the_library_is_in_the_list():
+    public = (getattr(flowlib, name) for name in flowlib.__all__)
+    bijections = {c for c in public if isinstance(c, type) and issubclass(c, Bijection)}
+    made = [make()[0] for make in CASES.values()]
+    assert {type(b) for b in made} == bijections - {Bijection}
 
 
 def autodiff_log_det(f, x):
@@ -61,10 +118,8 @@ def autodiff_log_det(f, x):
 
 
 def test_log_det_equals_autodiff_in_both_directions(case):
-    b, event = case
-    b = b.double()
-    x = torch.randn(6, *event, dtype=torch.float64)
-    for f in (b.forward, b.inverse):
+    case.b.double()
+    for f, x in case.both(6, dtype=torch.float64):
         _, log_det = f(x)
         assert log_det.shape == (6,)
         torch.testing.assert_close(log_det, autodiff_log_det(f, x), rtol=0, atol=1e-10)
@@ -73,86 +128,79 @@ def test_log_det_equals_autodiff_in_both_directions(case):
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("device", DEVICES)
 def test_round_trip(case, dtype, tol, device):
-    b, event = case
-    b = b.to(device, dtype)
-    x = torch.randn(64, *event, dtype=dtype, device=device)
-    z, forward = b(x)
-    back, inverse = b.inverse(z)
-    assert (z.dtype, z.device) == (x.dtype, x.device)
+    case.b.to(device, dtype)
+    x = case.x(64, dtype=dtype, device=device)
+    z, forward = case.b(x)
+    back, inverse = case.b.inverse(z)
+    for y in (z, forward, back, inverse):
+        assert (y.dtype, y.device) == (x.dtype, x.device)
     torch.testing.assert_close(back, x, rtol=0, atol=tol)
     torch.testing.assert_close(forward, -inverse, rtol=0, atol=tol)
 
 
 def test_it_is_no_identity(case):
-    b, event = case
-    if any(True for _ in b.parameters()):
-        x = torch.randn(8, *event)
-        assert not torch.allclose(b(x)[0], x, atol=1e-2)
+    x = case.x(8)
+    is_one = isinstance(case.b, Compose) and len(case.b) == 0
+    assert torch.allclose(case.b(x)[0], x, atol=1e-2) == is_one
 
 
 def test_gradients_reach_every_parameter_from_both_directions(case):
-    b, event = case
-    for f in (b.forward, b.inverse):
-        b.zero_grad()
-        y, log_det = f(torch.randn(8, *event))
-        if y.requires_grad:  # not so for the composition of nothing
+    for f, x in case.both(8):
+        case.b.zero_grad()
+        y, log_det = f(x)
+        if y.requires_grad:  # not so where there are no weights
             (y.square().sum() + log_det.sum()).backward()
-        for name, parameter in b.named_parameters():
+        for name, parameter in case.b.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.numel() == 0 or parameter.grad.abs().sum() > 0, name
 
 
 def test_the_input_is_left_alone(case):
-    b, event = case
-    x = torch.randn(5, *event)
-    kept = x.clone()
-    b(x)
-    b.inverse(x)
-    assert torch.equal(x, kept)
+    for f, x in case.both(5):
+        kept = x.clone()
+        f(x)
+        assert torch.equal(x, kept)
 
 
 def test_zero_rows(case):
-    b, event = case
-    for f in (b.forward, b.inverse):
-        y, log_det = f(torch.zeros(0, *event))
-        assert y.shape == (0, *event)
+    for f, x in case.both(0):
+        y, log_det = f(x)
+        assert y.shape == (0, *case.event)
         assert log_det.shape == (0,)
 
 
 def test_no_grad_and_inference_mode(case):
-    b, event = case
-    x = torch.randn(3, *event)
-    expected = b(x)[0]
+    x = case.x(3)
+    expected = case.b(x)[0]
     with torch.no_grad():
-        assert torch.equal(b(x)[0], expected)
+        assert torch.equal(case.b(x)[0], expected)
     with torch.inference_mode():
-        assert torch.equal(b(x)[0], expected)
+        assert torch.equal(case.b(x)[0], expected)
 
 
 def test_torch_func(case):
-    b, event = case
-    x = torch.randn(3, 2, *event)
-    expected = torch.stack([b(part)[1] for part in x])
-    torch.testing.assert_close(torch.func.vmap(lambda v: b(v)[1])(x), expected)
-    torch.testing.assert_close(
-        torch.func.vmap(lambda v: b.inverse(v)[0])(x), torch.stack([b.inverse(p)[0] for p in x])
-    )
-    row = x[0, 0]
-    jacobian = torch.func.jacrev(lambda v: b(v[None])[0][0])(row)
-    assert jacobian.shape == (*event, *event)
+    for f, x in case.both(6):
+        batches = x.reshape(3, 2, *case.event)
+        for i in (0, 1):
+            torch.testing.assert_close(
+                torch.func.vmap(lambda v, f=f, i=i: f(v)[i])(batches),
+                torch.stack([f(part)[i] for part in batches]),
+            )
+        jacobian = torch.func.jacrev(lambda v, f=f: f(v[None])[0][0])(x[0])
+        assert jacobian.shape == (*case.event, *case.event)
+        per_row = torch.func.vmap(torch.func.grad(lambda v, f=f: f(v[None])[0].sum()))(x)
+        assert per_row.shape == x.shape
 
 
 def test_compile(case):
-    b, event = case
-    x = torch.randn(3, *event)
-    compiled = torch.compile(b, backend="aot_eager", fullgraph=True)
-    for got, expected in zip(compiled(x), b(x), strict=True):
-        torch.testing.assert_close(got, expected)
+    for f, x in case.both(3):
+        compiled = torch.compile(f, backend="aot_eager", fullgraph=True)
+        for got, expected in zip(compiled(x), f(x), strict=True):
+            torch.testing.assert_close(got, expected)
 
 
 def test_save_copy_and_pickle(case):
-    b, event = case
-    x = torch.randn(4, *event)
+    b, x = case.b, case.x(4)
     expected = b(x)[0]
     buffer = io.BytesIO()
     torch.save(b.state_dict(), buffer)
@@ -164,10 +212,15 @@ def test_save_copy_and_pickle(case):
 
 
 def test_as_a_flow_it_is_a_density_and_its_door_is_guarded(case):
-    b, event = case
-    flow = Flow(b, StandardNormal(event)).double()
-    x, log_p = flow.rsample_and_log_prob(7)
-    torch.testing.assert_close(flow.log_prob(x), log_p, rtol=0, atol=1e-9)
+    event = case.event
+    flow = Flow(case.b, StandardNormal(event)).double()
+    x, z = case.x(7, dtype=torch.float64), case.b(case.x(7, dtype=torch.float64))[0]
+    expected = flow.base.log_prob(case.b(x)[0]) + autodiff_log_det(case.b.forward, x)
+    torch.testing.assert_close(flow.log_prob(x), expected, rtol=0, atol=1e-9)
+    back, log_det = case.b.inverse(z)
+    torch.testing.assert_close(
+        flow.log_prob(back), flow.base.log_prob(z) - log_det, rtol=0, atol=1e-9
+    )
     with pytest.raises(ValueError, match=r"expected x of shape \(\.\.\., .*got \(2, 99\)"):
         flow.log_prob(torch.zeros(2, 99, dtype=torch.float64))
     bad = torch.zeros(2, *event, dtype=torch.float64)

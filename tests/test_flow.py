@@ -1,14 +1,29 @@
 """flowlib.flow beyond the one list of test_bijections.py: densities, shapes, doors."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flowlib import Compose, ElementwiseAffine, Flow, LULinear, StandardNormal
+from flowlib import (
+    Compose,
+    DiagonalNormal,
+    ElementwiseAffine,
+    Flow,
+    Inverse,
+    LeakyReLU,
+    Logit,
+    LULinear,
+    MultivariateNormal,
+    Permutation,
+    Softplus,
+    StandardNormal,
+)
 from flowlib.flow import as_event_shape
 from tests.test_bijections import randomize
 
@@ -160,3 +175,133 @@ def test_doors():
 def test_huge_but_finite_values_are_let_in():
     flow = Flow(LULinear(2), StandardNormal(2))
     assert flow.log_prob(torch.full((4, 2), 3e38)).shape == (4,)
+
+
+# --- bases and doors ----------------------------------------------------------------------
+
+
+def test_diagonal_and_multivariate_normals_are_torchs():
+    loc, scale = torch.randn(2, 3).double(), torch.rand(2, 3).double() + 0.5
+    z = torch.randn(7, 2, 3).double()
+    expected = torch.distributions.Normal(loc, scale).log_prob(z).sum((-1, -2))
+    torch.testing.assert_close(DiagonalNormal(loc, scale).log_prob(z), expected)
+    factor = torch.randn(4, 4).double().tril()
+    covariance = factor @ factor.T + torch.eye(4).double()
+    base = MultivariateNormal(torch.arange(4.0).double(), covariance)
+    z = torch.randn(7, 2, 4).double()
+    exact = torch.distributions.MultivariateNormal(torch.arange(4.0).double(), covariance)
+    torch.testing.assert_close(base.log_prob(z), exact.log_prob(z))
+    x = base.sample(40_000, generator=torch.Generator().manual_seed(0))
+    variance = covariance.diagonal()
+    assert ((x.mean(0) - exact.mean).abs() < 4 * (variance / len(x)).sqrt()).all()
+    error = (variance.outer(variance) + covariance**2).div(len(x)).sqrt()
+    assert ((x.T.cov() - covariance).abs() < 4 * error).all()
+
+
+BASES = {
+    "StandardNormal": lambda: StandardNormal((2, 2)),
+    "DiagonalNormal": lambda: DiagonalNormal([[0.0, 1.0], [2.0, -1.0]], [[1.0, 2.0], [0.5, 3.0]]),
+    "MultivariateNormal": lambda: MultivariateNormal([1.0, 2.0], [[2.0, 1.0], [1.0, 3.0]]),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_every_base(name):
+    base = BASES[name]()
+    for n in ((), 5, (2, 3), (0,)):
+        lead = (n,) if isinstance(n, int) else n
+        z = base.sample(n)
+        assert z.shape == (*lead, *base.event_shape)
+        assert base.log_prob(z).shape == lead
+    double = copy.deepcopy(base).double()
+    assert double.sample(3).dtype == torch.float64
+    one, two = (base.sample(4, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one, two)
+    twin = BASES[name]()
+    twin.load_state_dict(base.state_dict())
+    z = base.sample(6)
+    torch.testing.assert_close(torch.func.vmap(base.log_prob)(z), twin.log_prob(z))
+    compiled = torch.compile(base.log_prob, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(z), base.log_prob(z))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DiagonalNormal([0.0], [0.0]), r"positive scale of shape \(1,\)"),
+        (lambda: DiagonalNormal([0.0, 0.0], [1.0]), r"got \[1.0\] of shape \(1,\)"),
+        (lambda: DiagonalNormal([math.nan], [1.0]), r"got nan at loc\[0\]"),
+        (lambda: MultivariateNormal([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), "positive definite"),
+        (lambda: MultivariateNormal([0.0, 0.0], [[2.0, 1.0], [0.0, 2.0]]), "symmetric"),
+        (lambda: MultivariateNormal([0.0], [[1.0, 0.0], [0.0, 1.0]]), r"got \(1,\) and \(2, 2\)"),
+        (lambda: Logit(0.5), "alpha < 0.5, got 0.5"),
+        (lambda: LeakyReLU(0.0), "positive, finite slope, got 0.0"),
+        (lambda: Permutation([0, 2]), r"every number from 0 to D - 1 once, got \[0, 2\]"),
+        (lambda: Permutation([[0, 1]]), "once"),
+        (lambda: Permutation.random(0), "positive int"),
+    ],
+)
+def test_impossible_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("f", "x"), [(Logit(), 1.0), (Logit(), -0.1), (Logit(0.1), 1.2), (Inverse(Softplus()), 0.0)]
+)
+def test_values_outside_of_a_maps_domain(f, x):
+    with pytest.raises(ValueError, match=f"strictly between .* got {x:g}"):
+        f(torch.tensor([[0.5, x]]))
+
+
+def test_a_margin_lets_the_ends_of_the_interval_in():
+    x = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    z, log_det = Logit(0.05)(x)
+    assert z.tolist()[0] == pytest.approx([math.log(0.05 / 0.95), math.log(0.95 / 0.05)])
+    assert log_det.item() == pytest.approx(2 * math.log(0.9 / (0.05 * 0.95)))
+
+
+def test_softplus_far_out_keeps_its_slope_and_its_way_back():
+    x = torch.tensor([[-30.0, 19.9, 20.1, 500.0]], dtype=torch.float64)
+    z, log_det = Softplus()(x)
+    torch.testing.assert_close(Softplus().inverse(z)[0], x)
+    torch.testing.assert_close(z[0, 0], x[0, 0].exp())
+    assert log_det.item() == pytest.approx(-30.0, abs=1e-8)
+
+
+def test_a_drawn_permutation_travels_with_the_weights():
+    p = Permutation.random(20, torch.Generator().manual_seed(3))
+    other = Permutation.random(20, torch.Generator().manual_seed(4))
+    x = torch.randn(2, 20)
+    assert not torch.equal(p(x)[0], other(x)[0])
+    other.load_state_dict(p.state_dict())
+    assert torch.equal(p(x)[0], other(x)[0])
+    assert torch.equal(other.inverse(p(x)[0])[0], x)
+
+
+def test_a_flow_says_what_it_is_made_of():
+    with pytest.raises(TypeError, match="expected a Bijection, got a Linear"):
+        Flow(torch.nn.Linear(2, 2), StandardNormal(2))
+    with pytest.raises(TypeError, match="a LULinear, has no event_shape"):
+        Flow(LULinear(2), LULinear(2))
+
+
+@pytest.mark.parametrize(
+    ("x", "context", "message"),
+    [
+        (torch.zeros(5, 2), torch.zeros(3, 1), r"of x \(5,\) and of context \(3,\) do not"),
+        (torch.zeros(5, 2), torch.tensor(1.0), r"context of shape \(\.\.\., C\), got \(\)"),
+        (torch.zeros(5, 2), torch.full((5, 1), math.inf), "got inf at context"),
+    ],
+)
+def test_bad_context(x, context, message):
+    with pytest.raises(ValueError, match=message):
+        linear_flow(2).float().log_prob(x, context)
+    if context.isinf().any():
+        with pytest.raises(ValueError, match=message):
+            linear_flow(2).float().sample(2, context)
+
+
+def test_numpys_ints_are_ints():
+    assert as_event_shape(np.int64(3)) == (3,)
+    assert StandardNormal(np.int32(2)).sample(np.int64(4)).shape == (4, 2)

@@ -1,13 +1,25 @@
 """flowlib.training: the exact answer where there is one, and nothing lost where it goes wrong."""
 
+import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from flowlib import Flow, LULinear, StandardNormal, datasets, fit
-from flowlib.flow import ElementwiseAffine
+from flowlib import (
+    Bijection,
+    ElementwiseAffine,
+    Flow,
+    LULinear,
+    MultivariateNormal,
+    StandardNormal,
+    datasets,
+    fit,
+    fit_variational,
+)
 
 
 def linear_flow(dim):
@@ -112,6 +124,28 @@ def test_a_nan_keeps_the_best_weights_and_names_the_step():
     assert flow.bijection.shift.abs().sum() > 0.1
 
 
+def test_without_validation_a_nan_goes_back_to_the_best_stretch_of_the_run():
+    flow = Flow(Explodes(2), StandardNormal(2))
+    start = copy.deepcopy(flow.state_dict())
+    with pytest.raises(FloatingPointError, match="weights of step 15") as caught:
+        fit(flow, torch.randn(100, 2) + 3, steps=50, eval_every=5, lr=0.01, validation=0)
+    assert len(caught.value.history.train) == 19
+    assert not torch.equal(flow.state_dict()["bijection.shift"], start["bijection.shift"])
+    assert torch.isfinite(flow.bijection.shift).all()
+
+
+def test_a_gradient_that_is_not_finite_never_touches_the_weights():
+    class Infinite(ElementwiseAffine):
+        def forward(self, x, context=None):
+            z, log_det = super().forward(x, context)
+            return z, log_det + 0 * (self.shift[0] - self.shift[0].detach()).abs().sqrt()
+
+    flow = Flow(Infinite(2), StandardNormal(2))
+    with pytest.raises(FloatingPointError, match=r"gradient's norm is nan at step 1\b"):
+        fit(flow, torch.randn(20, 2), steps=3)
+    assert torch.equal(flow.bijection.shift, torch.zeros(2))
+
+
 def test_ctrl_c_keeps_the_best_weights_and_returns_the_history():
     flow = Flow(Explodes(2, KeyboardInterrupt()), StandardNormal(2))
     history = fit(flow, torch.randn(100, 2) + 3, steps=50, eval_every=5, lr=0.01)
@@ -139,8 +173,11 @@ def test_bad_data(data, message):
 
 @pytest.mark.parametrize(
     "argument",
-    [{"steps": 0}, {"batch_size": 0}, {"lr": -1.0}, {"validation": 1.0}, {"eval_every": 0}],
-)
+    [
+        {"steps": 0}, {"batch_size": 0}, {"lr": -1.0}, {"validation": 1.0}, {"eval_every": 0},
+        {"patience": 0}, {"clip_norm": 0.0}, {"schedule": "linear"}, {"seed": -1},
+    ],
+)  # fmt: skip
 def test_bad_arguments(argument):
     with pytest.raises(ValueError, match=next(iter(argument))):
         fit(linear_flow(2), torch.randn(20, 2), **argument)
@@ -157,3 +194,289 @@ def test_progress_bar_is_for_people(capfd, monkeypatch):
     monkeypatch.setenv("FLOWLIB_PROGRESS", "1")
     fit(linear_flow(2), torch.randn(20, 2), steps=2)
     assert "fit" in capfd.readouterr().err
+
+
+# --- what can be trained on ---------------------------------------------------------------
+
+
+def test_a_function_makes_the_batches():
+    asked = []
+
+    def batch(step):
+        asked.append(step)
+        return datasets.moons.sample(64, np.random.default_rng(step))
+
+    flow = linear_flow(2)
+    history = fit(flow, batch, steps=200, lr=0.05, validation=two_moons()[1], eval_every=100)
+    assert asked[:2] == [1, 1]  # the first also starts what starts from data
+    assert asked[2:] == list(range(2, 201))
+    assert abs(history.valid[-1][1] - 3.29) < 0.1
+    assert fit(linear_flow(2), batch, steps=3).valid == []
+    with pytest.raises(ValueError, match="no share to hold out"):
+        fit(flow, batch, steps=3, validation=0.1)
+    with pytest.raises(ValueError, match=r"batch 1 of shape \(rows, 2\), got \(4, 3\)"):
+        fit(flow, lambda step: torch.zeros(4, 3), steps=3)
+
+
+class ShiftByContext(Bijection):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, context=None):
+        return x - self.weight * context, x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z + self.weight * context, z.new_zeros(len(z))
+
+
+def test_pairs_of_data_and_context():
+    context = torch.randn(500, 1)
+    x = 2.5 * context + torch.randn(500, 1)
+    flow = Flow(ShiftByContext(), StandardNormal(1))
+    fit(flow, (x, context), steps=400, lr=0.05)
+    assert abs(flow.bijection.weight.item() - 2.5) < 0.15
+    with pytest.raises(ValueError, match=r"the context of data of shape \(500, C\), got \(3, 1\)"):
+        fit(flow, (x, context[:3]))
+
+
+def test_reversed_and_read_only_arrays():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    x.setflags(write=False)
+    fit(linear_flow(2), x[::-1], steps=2)
+
+
+def test_a_flow_without_weights_is_refused():
+    from flowlib import Sigmoid
+
+    with pytest.raises(ValueError, match="no weights to train"):
+        fit(Flow(Sigmoid(), StandardNormal(2)).requires_grad_(False), torch.randn(9, 2))
+
+
+# --- how it is trained --------------------------------------------------------------------
+
+
+def test_schedules_and_clipping():
+    x = torch.randn(200, 2) * 5 + 3
+    last = {}
+    for schedule in ("cosine", "constant"):
+        flow = linear_flow(2)
+        before = [p.detach().clone() for p in flow.parameters()]
+        fit(flow, x, steps=1, lr=0.1, schedule=schedule)
+        moved = [(p - b).abs().max().item() for p, b in zip(flow.parameters(), before, strict=True)]
+        assert max(moved) == pytest.approx(0.1, rel=1e-3)  # Adam's first step, at the full rate
+        last[schedule] = fit(linear_flow(2), x, steps=60, lr=0.1, schedule=schedule).train[-1]
+    assert last["cosine"] != last["constant"]
+    norms = []
+
+    class Watched(ElementwiseAffine):
+        pass
+
+    flow = Flow(Watched(2), StandardNormal(2))
+    flow.bijection.shift.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.norm()))
+    fit(flow, x * 100, steps=5, clip_norm=1e-3)
+    assert min(norms) > 1  # what arrives; the optimizer sees it shortened
+    assert flow.bijection.shift.grad.norm() <= 1e-3 + 1e-6
+
+
+def test_early_stopping():
+    rng = np.random.default_rng(0)
+    train, valid = (torch.as_tensor(rng.normal(size=(n, 5)), dtype=torch.float32) for n in (12, 64))
+    history = fit(
+        linear_flow(5), train, steps=4000, lr=0.05, validation=valid, eval_every=10, patience=3
+    )
+    assert history.stopped_early
+    assert len(history.train) == history.best_step + 30
+
+
+def test_the_callers_randomness_and_mode_are_left_alone():
+    flow = linear_flow(2).eval()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(flow, torch.zeros(20, 2) + torch.arange(20.0)[:, None], steps=3)
+    assert torch.equal(torch.rand(3), expected)
+    assert not flow.training
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_on_cuda_the_flow_comes_home():
+    flow = linear_flow(2)
+    history = fit(flow, two_moons()[0], steps=300, lr=0.05)
+    assert next(flow.parameters()).device.type == "cpu"
+    assert abs(history.valid[-1][1] - 3.29) < 0.2
+
+
+def test_on_another_device(monkeypatch):
+    seen = []
+    flow = linear_flow(2)
+    original = flow.to
+    monkeypatch.setattr(flow, "to", lambda d: seen.append(str(d)) or original(d), raising=False)
+    fit(flow, torch.randn(20, 2), steps=2, device="cpu")
+    assert seen == ["cpu", "cpu"]
+
+
+# --- reverse KL ---------------------------------------------------------------------------
+
+
+def test_a_gaussian_is_found_from_its_density_and_the_bound_is_its_evidence():
+    covariance = torch.tensor([[2.0, 0.9], [0.9, 0.7]])
+    target = MultivariateNormal([1.0, -2.0], covariance)
+    log_z = 3.7
+    flow = linear_flow(2)
+    history = fit_variational(flow, lambda x: target.log_prob(x) + log_z, steps=900, lr=0.05)
+    assert history.best_step > 400
+    assert abs(-history.valid[-1][1] - log_z) < 5e-3
+    with torch.no_grad():
+        x = target.sample(1000)
+        assert (flow.log_prob(x) - target.log_prob(x)).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [
+        (lambda x: x, r"of shape \(256,\), got \(256, 2\)"),
+        (lambda x: 1.0, "got float"),
+        (lambda x: torch.zeros(len(x)), "does not depend differentiably on x"),
+    ],
+)
+def test_bad_densities(density, message):
+    with pytest.raises(ValueError, match=message):
+        fit_variational(linear_flow(2), density, steps=2)
+
+
+def test_a_density_that_explodes():
+    calls = []
+
+    def density(x):
+        calls.append(len(x))
+        return x.sum(1) * (math.nan if len(calls) > 10 else 1.0)
+
+    flow = linear_flow(2)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 9; .* of step 6\."):
+        fit_variational(flow, density, steps=50, eval_every=3, lr=0.1)
+    assert flow.bijection.bias.abs().min() > 0.1
+
+
+# --- checkpoints --------------------------------------------------------------------------
+
+RUN = """
+import os, sys, torch
+from flowlib import Compose, ElementwiseAffine, Flow, LULinear, StandardNormal, fit, fit_variational
+from flowlib import datasets
+import numpy as np
+
+kind, path, dies_at, out = sys.argv[1:]
+flow = Flow(Compose([LULinear(2), ElementwiseAffine(2)]), StandardNormal(2))
+options = dict(steps=60, lr=0.05, eval_every=10, checkpoint=path or None, progress=False)
+seen = []
+
+def die(*args):
+    seen.append(1)
+    if len(seen) == int(dies_at):
+        os._exit(9)
+
+if kind == "fit":
+    flow.register_forward_pre_hook(die)
+    flow.bijection.register_forward_pre_hook(die)
+    x = datasets.moons.sample(300, np.random.default_rng(0))
+    history = fit(flow, x, batch_size=32, **options)
+else:
+    def density(x):
+        die()
+        return -x.square().sum(1) - x[:, 0] * x[:, 1]
+    history = fit_variational(flow, density, batch_size=16, validation=50, **options)
+torch.save({"weights": flow.state_dict(), "train": history.train, "valid": history.valid,
+            "best": history.best_step}, out)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fit", "variational"])
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path, kind):
+    def run(path, dies_at, out):
+        command = [sys.executable, "-c", RUN, kind, str(path), str(dies_at), str(tmp_path / out)]
+        return subprocess.run(command, check=False).returncode
+
+    assert run("", 0, "whole") == 0
+    assert run(tmp_path / "run.pt", 43, "killed") == 9
+    assert (tmp_path / "run.pt").exists()
+    assert not (tmp_path / "killed").exists()
+    assert run(tmp_path / "run.pt", 0, "resumed") == 0
+    whole, resumed = (torch.load(tmp_path / name) for name in ("whole", "resumed"))
+    for name, weights in whole.pop("weights").items():
+        assert torch.equal(weights, resumed["weights"][name]), name
+    resumed.pop("weights")
+    assert whole == resumed
+    assert list(tmp_path.glob("*.new")) == []
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    x = torch.randn(60, 2)
+    one, two = linear_flow(2), linear_flow(2)
+    first = fit(one, x, steps=20, checkpoint=tmp_path / "run.pt")
+    second = fit(two, x, steps=20, checkpoint=tmp_path / "run.pt")
+    assert first == second
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(linear_flow(2), torch.randn(60, 2), steps=20, checkpoint=path)
+    with pytest.raises(ValueError, match=r"of another run: lr was 0\.001, is 0\.5"):
+        fit(linear_flow(2), torch.randn(60, 2), steps=20, lr=0.5, checkpoint=path)
+    with pytest.raises(ValueError, match=r"of another run: .*weights was"):
+        fit(linear_flow(3), torch.randn(60, 3), steps=20, checkpoint=path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        fit(linear_flow(2), torch.randn(60, 2), steps=20, checkpoint=path)
+
+
+def test_where_nothing_can_be_written_nothing_is_trained(tmp_path):
+    for path in (tmp_path / "no" / "run.pt", tmp_path):
+        flow = linear_flow(2)
+        with pytest.raises(OSError, match="fit: cannot write a checkpoint"):
+            fit(flow, torch.randn(60, 2), steps=20, checkpoint=path)
+        assert torch.equal(flow.bijection.bias, torch.zeros(2))
+
+
+def test_a_disk_that_fills_up_in_the_middle_does_not_end_the_run(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def batch(step):
+        if step == 30:
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+        return torch.randn(16, 2, generator=torch.Generator().manual_seed(step))
+
+    with pytest.warns(UserWarning, match="no checkpoint at step 40, training goes on"):
+        history = fit(linear_flow(2), batch, steps=40, eval_every=20, checkpoint=folder / "run.pt")
+    assert len(history.train) == 40
+
+
+def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path):
+    path = tmp_path / "run.pt"
+    x = torch.randn(100, 2) + 3
+    whole = linear_flow(2)
+    expected = fit(whole, x, steps=50, eval_every=5, lr=0.01)
+    flow = Flow(Explodes(2, KeyboardInterrupt()), StandardNormal(2))
+    options = {"steps": 50, "eval_every": 5, "lr": 0.01}
+    broken = fit(flow, x, checkpoint=path, **options)
+    assert broken.interrupted
+    assert len(broken.train) == 19
+    again = Flow(ElementwiseAffine(2), StandardNormal(2))
+    resumed = fit(again, x, checkpoint=path, **options)
+    assert not resumed.interrupted
+    straight = Flow(ElementwiseAffine(2), StandardNormal(2))
+    assert resumed == fit(straight, x, **options)
+    assert torch.equal(again.bijection.shift, straight.bijection.shift)
+    assert len(expected.train) == len(resumed.train)
+
+
+def test_a_history_plots_itself():
+    history = fit(linear_flow(2), torch.randn(100, 2), steps=60, eval_every=10)
+    ax = history.plot()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["training", "validation"]
+    assert ax.lines[2].get_xdata().tolist() == [10, 20, 30, 40, 50, 60]
