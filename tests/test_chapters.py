@@ -53,6 +53,16 @@ def test_at_most_four_cells_are_not_compared_and_each_asserts(md):
 
 
 @chapters
+def test_it_states_the_run_time_that_was_measured(md):
+    seconds = notebooks.run_times()[md.stem]
+    assert seconds <= 60
+    prose = " ".join(md.read_text().split())
+    stated = re.search(r"runs in under (\d+) seconds on two CPU cores", prose)
+    assert stated, "the chapter does not say how long it runs"
+    assert seconds <= int(stated[1]) <= 2 * seconds
+
+
+@chapters
 def test_code_fits_beside_the_sidebars(md):
     lines = [
         line

@@ -68,7 +68,7 @@ def test_gaussians_score_what_is_known():
     assert abs(gaussian_nll(torch.cat([train, valid]), test) - 18.4) < 1.0
     y, log_det = datasets.digits(np.random.default_rng(0))
     nll = gaussian_nll(torch.cat([y.train, y.valid]), y.test)
-    bits = (nll - log_det.test.mean().item()) / (64 * math.log(2)) + math.log2(17)
+    bits = datasets.bits_per_dim(log_det.test - nll, 64, levels=17).item()
     assert abs(bits - 2.46) < 0.03
 
 
@@ -78,3 +78,17 @@ def test_digits_log_det_is_autodiffs():
     x = ((inner - 0.05) / 0.9).requires_grad_()
     (slope,) = torch.autograd.grad((0.05 + 0.9 * x).logit().sum(), x)
     torch.testing.assert_close(slope.log().sum(1).float(), log_det.test[:3], rtol=1e-4, atol=1e-3)
+
+
+def test_the_uniform_density_on_pictures_needs_exactly_their_bits():
+    for levels, bits in ((256, 8.0), (2, 1.0), (17, math.log2(17))):
+        assert datasets.bits_per_dim(torch.zeros(3), 64, levels).item() == pytest.approx(bits)
+
+
+def test_every_other_density_needs_more():
+    rng = np.random.default_rng(0)
+    x = torch.as_tensor((rng.integers(0, 256, (4000, 3)) + rng.uniform(size=(4000, 3))) / 256)
+    beta = torch.distributions.Beta(torch.tensor(2.0), torch.tensor(2.0))
+    assert datasets.bits_per_dim(beta.log_prob(x).sum(1), 3).item() > 8.01
+    with pytest.raises(ValueError, match="got 0 and 256"):
+        datasets.bits_per_dim(torch.zeros(3), 0)

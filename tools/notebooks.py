@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -23,6 +25,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
+TIMES = CHAPTERS / "run-times.toml"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -94,6 +97,20 @@ def carry_over(old: NotebookNode, new: NotebookNode) -> None:
         cell.outputs, cell.execution_count = before.outputs, before.execution_count
 
 
+def run_times() -> dict[str, int]:
+    """Seconds that each chapter takes on two CPU cores, rounded up to tens, as last measured."""
+    return tomllib.loads(TIMES.read_text()) if TIMES.exists() else {}
+
+
+def record(name: str, seconds: float) -> None:
+    """Note a chapter's run time where it is longer than the one on record, or under half of it."""
+    times, now = run_times(), 10 * math.ceil(seconds / 10)
+    if now > times.get(name, 0) or now < times[name] / 2:
+        times[name] = now
+    head = "# Seconds on two CPU cores, rounded up to tens; `make notebooks` keeps them.\n"
+    TIMES.write_text(head + "".join(f'"{k}" = {v}\n' for k, v in sorted(times.items())))
+
+
 def update(md: Path, force: bool = False) -> str:
     """Bring one notebook up to date; says what was done."""
     source, stored = read_pair(md)
@@ -108,7 +125,9 @@ def update(md: Path, force: bool = False) -> str:
         start = time.monotonic()
         execute(notebook)
         notebook.metadata["executed_with"] = now
-        done = f"was executed in {time.monotonic() - start:.0f} s"
+        seconds = time.monotonic() - start
+        record(md.stem, seconds)
+        done = f"was executed in {seconds:.0f} s"
     md.with_suffix(".ipynb").write_text(nbformat.writes(notebook) + "\n")
     return done
 
