@@ -1,6 +1,18 @@
 """flowlib: normalizing flows in PyTorch, the library under the book."""
 
 from flowlib.checks import holds
+from flowlib.coupling import (
+    NICE,
+    ActNorm,
+    Additive,
+    Affine,
+    BatchNorm,
+    Coupling,
+    RealNVP,
+    alternating_mask,
+    half_mask,
+    random_mask,
+)
 from flowlib.flow import (
     Bijection,
     Compose,
@@ -17,11 +29,19 @@ from flowlib.flow import (
     Softplus,
     StandardNormal,
 )
+from flowlib.nn import MLP
 from flowlib.training import History, fit, fit_variational
 
 __all__ = [
+    "MLP",
+    "NICE",
+    "ActNorm",
+    "Additive",
+    "Affine",
+    "BatchNorm",
     "Bijection",
     "Compose",
+    "Coupling",
     "DiagonalNormal",
     "ElementwiseAffine",
     "Flow",
@@ -32,10 +52,14 @@ __all__ = [
     "Logit",
     "MultivariateNormal",
     "Permutation",
+    "RealNVP",
     "Sigmoid",
     "Softplus",
     "StandardNormal",
+    "alternating_mask",
     "fit",
     "fit_variational",
+    "half_mask",
     "holds",
+    "random_mask",
 ]

@@ -557,6 +557,8 @@ class Flow(nn.Module):
 
     Attributes:
         event_shape: the shape of one data point.
+        context_dim: the size of the context that it must be given, 0 for none; None, as here,
+            where only the bijection knows. Ready flows set it.
 
     Example:
         >>> flow = Flow(LULinear(2), StandardNormal(2))
@@ -570,6 +572,8 @@ class Flow(nn.Module):
 
     Source: Rezende and Mohamed (2015), section 3; Papamakarios et al. (2021), section 2.
     """
+
+    context_dim: int | None = None
 
     def __init__(self, bijection: Bijection, base: nn.Module) -> None:
         super().__init__()
@@ -603,8 +607,8 @@ class Flow(nn.Module):
         """
         self._check("log_prob", "x", x, self.event_shape)
         lead = x.shape[: x.dim() - len(self.event_shape)]
+        self._check_context("log_prob", context)
         if context is not None:
-            self._check("log_prob", "context", context, context.shape[-1:])
             lead = broadcast_leads(lead, context.shape[:-1])
             x = x.expand(*lead, *self.event_shape)
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
@@ -646,8 +650,8 @@ class Flow(nn.Module):
             without the event.
         """
         lead = as_sample_shape(n)
+        self._check_context("sample", context)
         if context is not None:
-            self._check("sample", "context", context, context.shape[-1:])
             lead = (*lead, *context.shape[:-1])
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
@@ -659,11 +663,26 @@ class Flow(nn.Module):
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
         """Let every layer set its data-dependent start from a batch ``(batch, *event)``."""
         self._check("initialize", "batch", batch, self.event_shape)
+        self._check_context("initialize", context)
         if batch.dim() != len(self.event_shape) + 1:
             raise ValueError(
                 f"initialize: expected one batch dimension, got shape {tuple(batch.shape)}"
             )
         self.bijection.initialize(batch, context)
+
+    def _check_context(self, where: str, context: Tensor | None) -> None:
+        if context is None:
+            if self.context_dim:
+                raise ValueError(
+                    f"{where}: this flow needs a context of shape (..., {self.context_dim})"
+                )
+        elif self.context_dim == 0:
+            raise ValueError(
+                f"{where}: this flow takes no context; context_dim makes one that does"
+            )
+        else:
+            size = context.shape[-1:] if self.context_dim is None else (self.context_dim,)
+            self._check(where, "context", context, size)
 
     def _check(self, where: str, name: str, x: Tensor, event: Sequence[int]) -> None:
         """The flow's door: shapes always, values where they can be seen."""

@@ -17,8 +17,14 @@ from torch import nn
 
 import flowlib
 from flowlib import (
+    MLP,
+    ActNorm,
+    Additive,
+    Affine,
+    BatchNorm,
     Bijection,
     Compose,
+    Coupling,
     ElementwiseAffine,
     Flow,
     Inverse,
@@ -29,6 +35,9 @@ from flowlib import (
     Sigmoid,
     Softplus,
     StandardNormal,
+    alternating_mask,
+    half_mask,
+    random_mask,
 )
 
 # what to make, and the shape of one data point
@@ -58,6 +67,26 @@ CASES = {
         Compose([LULinear(3), Sigmoid(), Permutation([1, 2, 0]), Logit(0.1)]),
         (3,),
     ),
+    "Coupling, affine": lambda: (
+        Coupling(alternating_mask(5), MLP(3, (8,), 4, torch.nn.Tanh), Affine(2)),
+        (5,),
+    ),
+    "Coupling, additive": lambda: (
+        Coupling(half_mask(3, second=True), MLP(2, (8,), 1, torch.nn.Tanh), Additive()),
+        (3,),
+    ),
+    "Coupling, any mask": lambda: (
+        Coupling(
+            random_mask(6, torch.Generator().manual_seed(0)),
+            MLP(3, (8,), 6, torch.nn.Tanh),
+            Affine(3),
+        ),
+        (6,),
+    ),
+    "ActNorm": lambda: (ActNorm(3), (3,)),
+    "ActNorm on images": lambda: (ActNorm((3, 2, 2)), (3, 2, 2)),
+    "BatchNorm": lambda: (BatchNorm(3), (3,)),
+    "BatchNorm on images": lambda: (BatchNorm((2, 3, 3)), (2, 3, 3)),
     "Compose of Inverse": lambda: (Compose([LULinear(3), Inverse(ElementwiseAffine(3))]), (3,)),
     "Compose of none": lambda: (Compose([]), (3,)),
 }
@@ -92,6 +121,10 @@ def randomize(module: nn.Module, scale: float = 0.3) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0.0, scale)
+        for child in module.modules():
+            if isinstance(child, BatchNorm):
+                child.running_mean.normal_()
+                child.running_var.uniform_(0.5, 2.0)
     return module.eval()
 
 

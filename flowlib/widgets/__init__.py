@@ -1,6 +1,7 @@
 """Explorers: things to move with a hand and understand, one file each."""
 
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.warp import WarpExplorer
 
-__all__ = ["Explorer", "WarpExplorer"]
+__all__ = ["Explorer", "KLExplorer", "WarpExplorer"]

@@ -1,0 +1,430 @@
+r"""Coupling: move some coordinates by what the others say.
+
+A coupling layer keeps the coordinates of its mask, feeds them to a network of any kind, the
+conditioner, and moves each of the others by a simple monotone map, the transformer, whose
+parameters the network makes. What was kept is still there on the other side, so that the same
+parameters can be made again and the move undone. The Jacobian is triangular in blocks, and its
+determinant the product of the transformer's slopes,
+
+.. math:: z_{\text{kept}} = x_{\text{kept}}, \qquad
+    z_{\text{moved}} = x_{\text{moved}} \odot e^{s(x_{\text{kept}})} + t(x_{\text{kept}}), \qquad
+    \log\left|\det \frac{\partial z}{\partial x}\right| = \sum_i s_i(x_{\text{kept}}).
+
+This is the code of chapter 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flowlib.flow import (
+    Bijection,
+    Compose,
+    ElementwiseAffine,
+    Flow,
+    StandardNormal,
+    as_event_shape,
+)
+from flowlib.nn import MLP
+
+__all__ = [
+    "NICE",
+    "ActNorm",
+    "Additive",
+    "Affine",
+    "BatchNorm",
+    "Coupling",
+    "RealNVP",
+    "alternating_mask",
+    "half_mask",
+    "random_mask",
+]
+
+
+# --- masks: True is kept ------------------------------------------------------------------
+
+
+def alternating_mask(dim: int, offset: int = 0) -> Tensor:
+    """Every second coordinate, from ``offset`` 0 or 1 on.
+
+    Example:
+        >>> alternating_mask(5, 1).tolist()
+        [False, True, False, True, False]
+    """
+    (dim,) = as_event_shape(dim)
+    return torch.arange(dim) % 2 == offset % 2
+
+
+def half_mask(dim: int, second: bool = False) -> Tensor:
+    """The first ``dim // 2`` coordinates, or the rest.
+
+    Example:
+        >>> half_mask(5).tolist(), half_mask(3, second=True).tolist()
+        ([True, True, False, False, False], [False, True, True])
+    """
+    (dim,) = as_event_shape(dim)
+    return (torch.arange(dim) < dim // 2) != second
+
+
+def random_mask(dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """Any ``dim // 2`` of the coordinates.
+
+    Example:
+        >>> random_mask(10, torch.Generator().manual_seed(0)).sum().item()
+        5
+    """
+    (dim,) = as_event_shape(dim)
+    mask = torch.zeros(dim, dtype=torch.bool)
+    mask[torch.randperm(dim, generator=generator)[: dim // 2]] = True
+    return mask
+
+
+# --- transformers: a monotone map of one coordinate, with parameters from outside ------------
+
+
+class Additive(nn.Module):
+    """``z = x + t``: a transformer with one parameter a coordinate, of slope 1.
+
+    Source: Dinh, Krueger and Bengio (2015), section 3.2.
+    """
+
+    n_params = 1
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
+        return x + params, torch.zeros_like(x)
+
+    def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        return z - params, torch.zeros_like(z)
+
+
+class Affine(nn.Module):
+    r"""``z = x exp(s) + t``: a transformer with two parameters a coordinate.
+
+    The log-scale is bounded on both sides, ``s = b tanh(s' / b)`` with a learned ``b`` for each
+    coordinate, so that a single outlier cannot make it explode and it can expand as well as
+    shrink. At ``s' = t = 0`` it is the identity.
+
+    Args:
+        dim: how many coordinates it moves.
+        bound: where ``b`` starts.
+
+    Raises:
+        ValueError: if ``bound`` is not positive.
+
+    Example:
+        >>> affine = Affine(1)
+        >>> z, log_slope = affine(torch.tensor([[2.0]]), torch.tensor([[0.5, 1.0]]))
+        >>> torch.allclose(z, 2 * log_slope.exp() + 1)
+        True
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.2 and its appendix.
+    """
+
+    n_params = 2
+
+    def __init__(self, dim: int, bound: float = 2.0) -> None:
+        super().__init__()
+        if not 0 < bound < math.inf:
+            raise ValueError(f"Affine: expected a positive bound, got {bound}")
+        (dim,) = as_event_shape(dim)
+        self.log_bound = nn.Parameter(torch.full((dim,), math.log(bound)))
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
+        log_scale, shift = self._read(params)
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale
+
+    def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._read(params)
+        return (z - shift) * (-log_scale).exp(), -log_scale
+
+    def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = params.chunk(2, dim=1)
+        bound = self.log_bound.exp()
+        return bound * torch.tanh(raw / bound), shift
+
+
+# --- the layer ----------------------------------------------------------------------------
+
+
+class Coupling(Bijection):
+    """A coupling layer on vectors.
+
+    Args:
+        mask: ``(D,)``, bool: which coordinates are kept. Some must be, and some must not.
+        conditioner: a module from ``(batch, kept)``, or ``(batch, kept + C)`` with a context, to
+            ``(batch, n_params * moved)``, all first parameters first. It need not be invertible.
+        transformer: :class:`Additive` or :class:`Affine`, or another with ``n_params``,
+            ``forward`` and ``inverse``.
+
+    Raises:
+        ValueError: if the mask is not as above.
+
+    Example:
+        >>> layer = Coupling(half_mask(4), MLP(2, (16,), 4), Affine(2))
+        >>> z, log_det = layer(torch.randn(3, 4))
+        >>> z.shape, log_det.tolist()
+        (torch.Size([3, 4]), [0.0, 0.0, 0.0])
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.
+    """
+
+    def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
+        super().__init__()
+        mask = torch.as_tensor(mask)
+        if mask.dim() != 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
+            raise ValueError(
+                "Coupling: expected a mask (D,) of bools, some True (kept) and some False "
+                f"(moved), got {mask.tolist()}"
+            )
+        self.register_buffer("mask", mask)
+        self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
+        self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
+        self.conditioner = conditioner
+        self.transformer = transformer
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.transformer.forward, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.transformer.inverse, z, context)
+
+    def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        given = x.index_select(1, self.kept)
+        if context is not None:
+            given = torch.cat([given, context], 1)
+        moved, log_slope = transform(x.index_select(1, self.moved), self.conditioner(given))
+        return x.index_copy(1, self.moved, moved), log_slope.sum(1)
+
+
+# --- normalization between the layers -------------------------------------------------------
+
+
+class ActNorm(Bijection):
+    """A shift and a scale for each coordinate (or channel), started from a batch of data.
+
+    :meth:`Flow.initialize` sets them so that this batch leaves with mean 0 and deviation 1; from
+    then on they are weights like any others. Before, it is the identity. Whether it was started
+    is saved with the weights, so that loading does not start it again.
+
+    Args:
+        event_shape: the shape of one data point; of an image, channels first.
+
+    Example:
+        >>> norm = ActNorm(2)
+        >>> x = torch.randn(100, 2) * 5 + 3
+        >>> norm.initialize(x)
+        >>> z, _ = norm(x)
+        >>> bool(z.mean(0).abs().max() < 1e-5), bool((z.std(0) - 1).abs().max() < 1e-2)
+        (True, True)
+
+    Source: Kingma and Dhariwal (2018), section 3.1.
+    """
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        self.event_shape = as_event_shape(event_shape)
+        self.shift = nn.Parameter(torch.zeros(self._shape()))
+        self.log_scale = nn.Parameter(torch.zeros(self._shape()))
+        self.register_buffer("started", torch.tensor(False))
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.event_shape[0], *(1 for _ in self.event_shape[1:]))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (x + self.shift) * self.log_scale.exp(), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z * (-self.log_scale).exp() - self.shift, -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        places = math.prod(self.event_shape[1:])
+        return (places * self.log_scale.sum()).expand(x.shape[0])
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        if self.started or len(x) == 0:
+            return
+        others = [d for d in range(x.dim()) if d != 1]
+        deviation, mean = torch.std_mean(x, others, correction=0)
+        # A coordinate that never changes is only moved; what scale it has, nobody can tell.
+        log_scale = torch.where(deviation > 1e-6, -deviation.log(), 0.0)
+        self.shift.copy_(-mean.reshape(self._shape()))
+        self.log_scale.copy_(log_scale.reshape(self._shape()))
+        self.started.fill_(True)
+
+
+class BatchNorm(Bijection):
+    r"""Batch normalization as a bijection, of each coordinate or channel.
+
+    In evaluation the running mean and variance make it an affine map like any other. In training
+    the batch's own are used, with their gradient. Then the map of a whole batch is no bijection:
+    rows depend on one another and the batch's mean is lost, so :meth:`inverse` refuses.
+
+    .. math:: \log|\det| = H W \sum_c \left(\gamma_c - \tfrac12 \log(\sigma_c^2 + \epsilon)\right)
+
+    Args:
+        event_shape: the shape of one data point; of an image, channels first.
+        momentum: the share of a new batch in the running statistics.
+        epsilon: added to the variance.
+
+    Raises:
+        ValueError: in training, on a batch with a single value for a channel.
+        RuntimeError: from :meth:`inverse` in training.
+
+    Example:
+        >>> norm = BatchNorm(2)
+        >>> z, _ = norm(torch.randn(50, 2) + 7)
+        >>> bool(z.mean(0).abs().max() < 1e-5)
+        True
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.7 and appendix E.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.event_shape = as_event_shape(event_shape)
+        if not 0 < momentum <= 1 or not epsilon > 0:
+            raise ValueError(
+                "BatchNorm: expected momentum in (0, 1] and a positive epsilon, "
+                f"got {momentum} and {epsilon}"
+            )
+        self.momentum, self.epsilon = momentum, epsilon
+        shape = (self.event_shape[0], *(1 for _ in self.event_shape[1:]))
+        self.shift = nn.Parameter(torch.zeros(shape))
+        self.log_scale = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            if x.numel() <= x.shape[1]:
+                raise ValueError(
+                    "BatchNorm: in training the batch's variance is needed, and a batch of shape "
+                    f"{tuple(x.shape)} has one value for each channel or none; use eval()"
+                )
+            others = [d for d in range(x.dim()) if d != 1]
+            # The same, biased variance for the batch and for the running one.
+            var, mean = torch.var_mean(x, others, correction=0, keepdim=True)
+            var, mean = var[0], mean[0]
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var, self.momentum)
+        else:
+            var, mean = self.running_var, self.running_mean
+        log_slope = self.log_scale - 0.5 * (var + self.epsilon).log()
+        return (x - mean) * log_slope.exp() + self.shift, self._log_det(log_slope, x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            raise RuntimeError(
+                "BatchNorm: with a batch's own statistics the map has no inverse; call eval() "
+                "first, or use ActNorm where a flow is trained by its own samples"
+            )
+        log_slope = self.log_scale - 0.5 * (self.running_var + self.epsilon).log()
+        x = (z - self.shift) * (-log_slope).exp() + self.running_mean
+        return x, -self._log_det(log_slope, z)
+
+    def _log_det(self, log_slope: Tensor, x: Tensor) -> Tensor:
+        places = math.prod(self.event_shape[1:])
+        return (places * log_slope.sum()).expand(x.shape[0])
+
+
+# --- ready flows --------------------------------------------------------------------------
+
+
+class NICE(Flow):
+    """Additive couplings on alternating halves, and one scaling layer at the end.
+
+    All but the last layer keep volume; the last has a scale for each coordinate.
+
+    Args:
+        event_shape: the number of coordinates, at least 2.
+        n_layers: the number of couplings, at least 2 so that each coordinate is moved.
+        hidden: the widths of the conditioners.
+        context_dim: the size of the context, 0 for none.
+
+    Raises:
+        ValueError: if there are fewer than 2 coordinates or couplings.
+
+    Example:
+        >>> flow = NICE(3)
+        >>> flow.log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+
+    Source: Dinh, Krueger and Bengio (2015), sections 3 and 5.1, with a normal base.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_layers: int = 6,
+        hidden: Sequence[int] = (64, 64),
+        context_dim: int = 0,
+    ) -> None:
+        dim = _coupled_dim("NICE", event_shape, n_layers)
+        layers: list[Bijection] = [ActNorm(dim)]
+        for i in range(n_layers):
+            mask = alternating_mask(dim, i)
+            moved = int((~mask).sum())
+            layers.append(Coupling(mask, MLP(dim - moved + context_dim, hidden, moved), Additive()))
+        super().__init__(Compose([*layers, ElementwiseAffine(dim)]), StandardNormal(dim))
+        self.context_dim = context_dim
+
+
+class RealNVP(Flow):
+    """Affine couplings on alternating coordinates, with :class:`ActNorm` before each.
+
+    Args:
+        event_shape: the number of coordinates, at least 2.
+        n_layers: the number of couplings, at least 2 so that each coordinate is moved.
+        hidden: the widths of the conditioners.
+        context_dim: the size of the context, 0 for none.
+
+    Raises:
+        ValueError: if there are fewer than 2 coordinates or couplings.
+
+    Example:
+        >>> flow = RealNVP(3, context_dim=2)
+        >>> flow.log_prob(torch.zeros(5, 3), torch.zeros(2)).shape
+        torch.Size([5])
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017).
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_layers: int = 6,
+        hidden: Sequence[int] = (64, 64),
+        context_dim: int = 0,
+    ) -> None:
+        dim = _coupled_dim("RealNVP", event_shape, n_layers)
+        layers: list[Bijection] = []
+        for i in range(n_layers):
+            mask = alternating_mask(dim, i)
+            moved = int((~mask).sum())
+            conditioner = MLP(dim - moved + context_dim, hidden, 2 * moved)
+            layers += [ActNorm(dim), Coupling(mask, conditioner, Affine(moved))]
+        super().__init__(Compose([*layers, ActNorm(dim)]), StandardNormal(dim))
+        self.context_dim = context_dim
+
+
+def _coupled_dim(where: str, event_shape: int | Sequence[int], n_layers: int) -> int:
+    shape = as_event_shape(event_shape)
+    if len(shape) != 1 or shape[0] < 2 or n_layers < 2:
+        raise ValueError(
+            f"{where}: expected a vector of at least 2 coordinates and at least 2 layers, "
+            f"got event_shape={tuple(shape)} and n_layers={n_layers}"
+        )
+    return shape[0]

@@ -1,0 +1,53 @@
+"""The networks inside the flows: plain, with the two starts that flows need."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from flowlib.flow import as_ints
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Sequential):
+    """A plain network of linear layers, with nothing after the last.
+
+    Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
+    An activation after the last layer would let it make numbers of one sign only.
+
+    Args:
+        inputs: the number of inputs.
+        hidden: the widths of the hidden layers, such as ``(64, 64)``; ``()`` for one linear map.
+        outputs: the number of outputs.
+        activation: makes the activation between two layers.
+
+    Raises:
+        ValueError: if a width is not positive.
+
+    Example:
+        >>> MLP(3, (64, 64), 4)(torch.randn(10, 3)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        widths = as_ints([inputs, *hidden, outputs])
+        if widths is None or min(widths) < 1:
+            raise ValueError(
+                f"MLP: expected positive widths, got inputs={inputs}, hidden={hidden}, "
+                f"outputs={outputs}"
+            )
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Linear(before, after), activation()]
+        super().__init__(*layers[:-1])
+        nn.init.zeros_(self[-1].weight)
+        nn.init.zeros_(self[-1].bias)

@@ -1,0 +1,265 @@
+"""flowlib.coupling beyond the one list: masks, context, normalization, and what goes wrong."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from flowlib import (
+    MLP,
+    NICE,
+    ActNorm,
+    Additive,
+    Affine,
+    BatchNorm,
+    Compose,
+    Coupling,
+    Flow,
+    RealNVP,
+    StandardNormal,
+    alternating_mask,
+    datasets,
+    fit,
+    half_mask,
+    random_mask,
+)
+from tests.test_bijections import autodiff_log_det, randomize
+
+FLOWS = {
+    "NICE(2)": lambda: NICE(2, hidden=(8,)),
+    "NICE(5), context": lambda: NICE(5, hidden=(8,), context_dim=3),
+    "RealNVP(2)": lambda: RealNVP(2, hidden=(8,)),
+    "RealNVP(5), context": lambda: RealNVP(5, n_layers=3, hidden=(8, 8), context_dim=3),
+}
+
+
+@pytest.fixture(params=FLOWS, ids=str)
+def flow(request):
+    return randomize(FLOWS[request.param]()).double()
+
+
+def given(flow, n):
+    x = torch.randn(n, *flow.event_shape, dtype=torch.float64)
+    context = torch.randn(n, flow.context_dim, dtype=torch.float64) if flow.context_dim else None
+    return x, context
+
+
+# --- flows --------------------------------------------------------------------------------
+
+
+def test_log_prob_is_autodiffs(flow):
+    x, context = given(flow, 5)
+    z, _ = flow.bijection(x, context)
+    rows = [
+        autodiff_log_det(
+            lambda v, i=i: flow.bijection(v, None if context is None else context[i : i + 1]),
+            x[i : i + 1],
+        )
+        for i in range(5)
+    ]
+    expected = flow.base.log_prob(z) + torch.cat(rows)
+    torch.testing.assert_close(flow.log_prob(x, context), expected, rtol=0, atol=1e-10)
+
+
+def test_draws_have_the_density_that_is_claimed(flow):
+    _, context = given(flow, 4)
+    x, log_p = flow.rsample_and_log_prob(3, context)
+    torch.testing.assert_close(flow.log_prob(x, context), log_p, rtol=0, atol=1e-9)
+    (x.square().sum() + log_p.sum()).backward()
+    grads = [p.grad for p in flow.bijection.parameters()]
+    assert all(g is not None for g in grads)
+
+
+def test_context_matters_and_is_asked_for(flow):
+    x, context = given(flow, 4)
+    if context is None:
+        with pytest.raises(ValueError, match="takes no context"):
+            flow.log_prob(x, torch.zeros(4, 1).double())
+    else:
+        assert not torch.allclose(flow.log_prob(x, context), flow.log_prob(x, context + 1))
+        for call in (lambda: flow.log_prob(x), lambda: flow.sample(3)):
+            with pytest.raises(ValueError, match=r"needs a context of shape \(\.\.\., 3\)"):
+                call()
+        with pytest.raises(ValueError, match=r"context of shape \(\.\.\., 3\), got \(4, 2\)"):
+            flow.log_prob(x, context[:, :2])
+
+
+def test_the_start_is_the_identity_up_to_the_datas_own_scale():
+    x = torch.randn(200, 4) * torch.tensor([1.0, 5.0, 0.1, 30.0]) + 7
+    for make in (NICE, RealNVP):
+        flow = make(4)
+        torch.testing.assert_close(flow.bijection(x)[0], x)
+        flow.initialize(x)
+        z, _ = flow.bijection(x)
+        torch.testing.assert_close(z, (x - x.mean(0)) / x.std(0, correction=0))
+
+
+def test_realnvp_learns_two_moons():
+    rng = np.random.default_rng(0)
+    train, test = datasets.moons.sample(4000, rng).split(2000)
+    flow = RealNVP(2)
+    fit(flow, train, steps=600, lr=3e-3, validation=test)
+    with torch.no_grad():
+        above = (datasets.moons.log_prob(test) - flow.log_prob(test)).mean().item()
+    assert above < 0.3
+
+
+def test_a_conditional_flow_learns_which_moon():
+    rng = np.random.default_rng(0)
+    label = torch.as_tensor(rng.integers(0, 2, 2000), dtype=torch.float32)[:, None]
+    x = torch.randn(2000, 2) * 0.3 + torch.cat([4 * label - 2, -label], 1)
+    flow = RealNVP(2, hidden=(16,), context_dim=1)
+    fit(flow, (x, label), steps=300, lr=0.01)
+    drawn = flow.sample(500, torch.tensor([[0.0], [1.0]]))
+    assert drawn.shape == (500, 2, 2)
+    means = drawn.mean(0)
+    torch.testing.assert_close(means, torch.tensor([[-2.0, 0.0], [2.0, -1.0]]), atol=0.2, rtol=0)
+
+
+# --- layers -------------------------------------------------------------------------------
+
+
+def test_the_split_form_is_the_mask_form():
+    mask = random_mask(6, torch.Generator().manual_seed(1))
+    layer = randomize(Coupling(mask, MLP(3, (8,), 6), Affine(3))).double()
+    x = torch.randn(20, 6, dtype=torch.float64)
+    z, log_det = layer(x)
+    b = mask.double()
+    raw, shift = layer.conditioner(x[:, mask]).chunk(2, 1)
+    bound = layer.transformer.log_bound.exp()
+    s, t = torch.zeros(20, 6).double(), torch.zeros(20, 6).double()
+    s[:, ~mask], t[:, ~mask] = bound * torch.tanh(raw / bound), shift
+    torch.testing.assert_close(z, b * x + (1 - b) * (x * s.exp() + t))
+    torch.testing.assert_close(log_det, ((1 - b) * s).sum(1))
+
+
+def test_the_jacobian_is_triangular_in_blocks():
+    mask = half_mask(5)
+    layer = randomize(Coupling(mask, MLP(2, (8,), 6), Affine(3))).double()
+    jacobian = torch.func.jacrev(lambda v: layer(v[None])[0][0])(torch.randn(5).double())
+    assert torch.equal(jacobian[mask][:, mask], torch.eye(2).double())
+    assert (jacobian[mask][:, ~mask] == 0).all()
+    moved = jacobian[~mask][:, ~mask]
+    assert (moved == moved.diag().diag()).all()
+    assert (jacobian[~mask][:, mask] != 0).all()
+
+
+def test_the_affine_scale_is_bounded_on_both_sides_and_the_same_both_ways():
+    affine = Affine(1, bound=2.0).double()
+    raw = torch.tensor([[-1e3], [-1.0], [1.0], [1e3]], dtype=torch.float64)
+    params = torch.cat([raw, torch.zeros_like(raw)], 1)
+    x = torch.ones(4, 1).double()
+    z, log_slope = affine(x, params)
+    torch.testing.assert_close(log_slope[[0, 3], 0], torch.tensor([-2.0, 2.0]).double())
+    back, log_back = affine.inverse(z, params)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(log_back, -log_slope)
+    assert log_slope.max().exp() > 5  # it can expand
+
+
+def test_additive_layers_keep_volume():
+    layer = randomize(Coupling(half_mask(4), MLP(2, (8,), 2), Additive()))
+    assert torch.equal(layer(torch.randn(5, 4))[1], torch.zeros(5))
+
+
+def test_masks():
+    for dim in (2, 3, 8):
+        for masks in (
+            (alternating_mask(dim), alternating_mask(dim, 1)),
+            (half_mask(dim), half_mask(dim, second=True)),
+        ):
+            assert torch.equal(masks[0], ~masks[1])
+            assert masks[0].dtype == torch.bool
+    one, two = (random_mask(20, torch.Generator().manual_seed(s)) for s in (0, 1))
+    assert one.sum() == two.sum() == 10
+    assert not torch.equal(one, two)
+
+
+# --- normalization ------------------------------------------------------------------------
+
+
+def test_actnorm_starts_once_and_remembers_it():
+    flow = Flow(Compose([ActNorm(3)]), StandardNormal(3))
+    x = torch.randn(100, 3) * 4 + 2
+    flow.initialize(x)
+    before = copy.deepcopy(flow.state_dict())
+    loaded = Flow(Compose([ActNorm(3)]), StandardNormal(3))
+    loaded.load_state_dict(before)
+    loaded.initialize(x * 100)  # what fit does; the weights that were loaded must stay
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_actnorm_leaves_a_constant_column_its_scale():
+    x = torch.randn(50, 2)
+    x[:, 1] = 3.0
+    norm = ActNorm(2)
+    norm.initialize(x)
+    z, log_det = norm(x)
+    assert torch.isfinite(z).all()
+    assert torch.isfinite(log_det).all()
+    assert (z[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("event", [(3,), (3, 4, 4)])
+def test_batch_norm_in_training_is_torchs(event):
+    norm = BatchNorm(event).double()
+    make = torch.nn.BatchNorm1d if len(event) == 1 else torch.nn.BatchNorm2d
+    theirs = make(3).double()
+    x = (torch.randn(16, *event) * 3 + 1).double().requires_grad_()
+    for _ in range(3):
+        z, log_det = norm(x)
+        expected = theirs(x)
+        torch.testing.assert_close(z, expected)
+    weight = torch.randn_like(z)
+    ours, others = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (z, expected))
+    torch.testing.assert_close(ours, others)
+    torch.testing.assert_close(norm.running_mean.flatten(), theirs.running_mean)
+    var = x.var([d for d in range(x.dim()) if d != 1], correction=0)
+    expected = 1 + (1 - 0.9**3) * (var - 1)  # three equal batches, from a variance of 1
+    torch.testing.assert_close(norm.running_var.flatten(), expected)
+    places = math.prod(event[1:])
+    torch.testing.assert_close(log_det, (-0.5 * places * (var + 1e-5).log().sum()).expand(16))
+
+
+def test_batch_norm_in_evaluation_does_not_mix_rows_and_in_training_does():
+    norm = BatchNorm(2)
+    x = torch.randn(30, 2) * 2 + 1
+    for _ in range(100):
+        norm(x)
+    norm.eval()
+    whole, alone = norm(x)[0][:1], norm(x[:1])[0]
+    assert torch.equal(whole, alone)
+    torch.testing.assert_close(norm.inverse(norm(x)[0])[0], x)
+    norm.train()
+    with pytest.raises(RuntimeError, match="has no inverse; call eval"):
+        norm.inverse(x)
+    with pytest.raises(ValueError, match=r"batch of shape \(1, 2\) has one value"):
+        norm(x[:1])
+
+
+# --- bad input ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RealNVP(1), r"at least 2 coordinates .* got event_shape=\(1,\)"),
+        (lambda: NICE((2, 3)), r"got event_shape=\(2, 3\)"),
+        (lambda: RealNVP(2, n_layers=1), "n_layers=1"),
+        (lambda: RealNVP(2, hidden=(0,)), r"positive widths, got inputs=1, hidden=\(0,\)"),
+        (
+            lambda: Coupling(torch.ones(3, dtype=torch.bool), None, None),
+            r"got \[True, True, True\]",
+        ),
+        (lambda: Coupling(torch.zeros(3, dtype=torch.bool), None, None), "some True"),
+        (lambda: Coupling(torch.tensor([1, 0]), None, None), r"of bools, .* got \[1, 0\]"),
+        (lambda: Affine(2, bound=0.0), "positive bound, got 0.0"),
+        (lambda: BatchNorm(2, momentum=0.0), "momentum"),
+    ],
+)
+def test_impossible_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
