@@ -3,15 +3,22 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
+import traitlets
+from scipy.interpolate import CubicHermiteSpline
 
 from flowlib import Flow, LULinear, StandardNormal
 from flowlib.widgets import WarpExplorer
+from flowlib.widgets.warp import monotone
 from tests import browser
 
 pytestmark = pytest.mark.browser
 ENTRIES = ("a11", "a12", "a21", "a22")
+
+
+# --- the matrix ---------------------------------------------------------------------------
 
 
 def numbers(warp):
@@ -61,11 +68,11 @@ def test_its_numbers_are_flowlibs(watch):
 def test_a_flat_matrix_has_no_density(watch):
     one = watch()
     warp = browser.alone(one, WarpExplorer())
-    warp.locator('[data-preset="flat"]').click()
+    warp.locator('[data-preset="flat"]:visible').click()
     _, _, shown = numbers(warp)
     assert shown["log_det"] == shown["log_px"] == -math.inf
-    assert "no density" in warp.locator(".fl-say").inner_text()
-    assert "−∞" in warp.locator('[data-readout="log_px"]').inner_text()
+    assert "no density" in warp.locator(".fl-say:visible").inner_text()
+    assert "−∞" in warp.locator('[data-readout="log_px"]:visible').inner_text()
 
 
 def test_keyboard(watch):
@@ -86,7 +93,7 @@ def test_keyboard(watch):
 def test_mouse_in_both_themes(watch, theme):
     one = watch(color_scheme=theme)
     warp = browser.alone(one, WarpExplorer())
-    width = warp.locator("svg").first.bounding_box()["width"]
+    width = warp.locator("svg:visible").first.bounding_box()["width"]
     browser.drag(one.page, warp.locator('[data-handle="column-1"]'), width / 12, -width / 6)
     assert numbers(warp)[0] == pytest.approx([1.75, 0.5, 0.75, 1.0], abs=0.03)
     browser.drag(one.page, warp.locator('[data-handle="point"]'), -width / 6, 0)
@@ -109,21 +116,260 @@ def test_presets_reset_and_task(watch):
     warp = browser.alone(one, WarpExplorer())
 
     def solved():
-        return warp.locator("[data-task]").get_attribute("data-solved")
+        return warp.locator("[data-task]:visible").get_attribute("data-solved")
 
     for preset, expected in (
         ("identity", "false"), ("rotation", "false"), ("stretch", "false"), ("shear", "true"),
         ("flip", "false"), ("flat", "false"),
     ):  # fmt: skip
-        warp.locator(f'[data-preset="{preset}"]').click()
+        warp.locator(f'[data-preset="{preset}"]:visible').click()
         browser.settle(warp)
         assert solved() == expected, preset
-    warp.locator('[data-preset="identity"]').click()
+    warp.locator('[data-preset="identity"]:visible').click()
     warp.locator('[data-handle="column-2"]').focus()
     for _ in range(8):
         one.page.keyboard.press("ArrowRight")
     browser.settle(warp)
     assert solved() == "true"
-    warp.locator('[data-action="reset"]').click()
+    warp.locator('[data-action="reset"]:visible').click()
     assert numbers(warp)[0] == [1.25, 0.5, -0.25, 1.0]
     assert solved() == "false"
+
+
+# --- the line -----------------------------------------------------------------------------
+
+X = np.arange(-3.0, 4.0)
+
+
+def line_map(knots):
+    """The same map by scipy: Hermite's cubic with harmonic means for slopes."""
+    rise = np.diff(knots)
+    slopes = [rise[0], *(2 / (1 / rise[:-1] + 1 / rise[1:])), rise[-1]]
+    return CubicHermiteSpline(X, knots, slopes)
+
+
+def state(warp, name):
+    browser.settle(warp)
+    return [float(v) for v in warp.get_attribute(f"data-{name}").split(",")]
+
+
+def send(warp, **traits):
+    """Set traits where a kernel would, and wait for the picture."""
+    html = WarpExplorer(**traits)._repr_mimebundle_()[0]["text/html"]
+    warp.page.set_content(html)
+    browser.settle(warp.page.locator('.fl-explorer[data-alive="true"]'))
+
+
+def random_knots(rng):
+    knots = np.sort(rng.uniform(-3, 3, 7))
+    knots = np.sort(knots + 0.06 * np.arange(7) - 0.18)
+    return (knots if rng.random() < 0.7 else -knots).tolist()
+
+
+def test_the_lines_numbers_are_flowlibs(watch):
+    rng = np.random.default_rng(0)
+    base = StandardNormal(1).double()
+    warp = browser.alone(watch(), WarpExplorer(view="line"))
+    for _ in range(60):
+        knots, probe = random_knots(rng), rng.uniform(-2.99, 2.99)
+        send(warp, view="line", knots=knots, probe=probe)
+        shown = browser.readouts(warp)
+        f = line_map(state(warp, "knots"))
+        z, slope = float(f(probe)), float(f(probe, 1))
+        log_pz = base.log_prob(torch.tensor([z], dtype=torch.float64)).item()
+        expected = {"z": z, "slope": slope, "log_pz": log_pz, "log_det": math.log(abs(slope))}
+        expected["log_px"] = log_pz + expected["log_det"]
+        assert shown == pytest.approx(expected, abs=1e-9)
+
+
+def test_pythons_map_is_the_same_and_goes_straight_on_outside():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        knots = np.array(random_knots(rng))
+        x = np.linspace(-3, 3, 101)
+        z, slope = monotone(knots, x)
+        np.testing.assert_allclose(z, line_map(knots)(x), atol=1e-12)
+        np.testing.assert_allclose(slope, line_map(knots)(x, 1), atol=1e-12)
+        assert (slope * np.sign(knots[-1] - knots[0]) > 0).all()
+        z, slope = monotone(knots, np.array([-5.0, 5.0]))
+        np.testing.assert_allclose(slope, [knots[1] - knots[0], knots[-1] - knots[-2]])
+        np.testing.assert_allclose(z, [knots[0] - 2 * slope[0], knots[-1] + 2 * slope[1]])
+
+
+def test_a_knot_is_dragged_and_the_map_stays_one_to_one(watch):
+    one = watch()
+    warp = browser.alone(one, WarpExplorer(view="line"))
+    before = state(warp, "knots")
+    browser.drag(one.page, warp.locator('[data-handle="knot-4"]'), 40, -40)
+    after = state(warp, "knots")
+    assert after[3] > before[3] + 0.4
+    assert [k for i, k in enumerate(after) if i != 3] == [k for i, k in enumerate(before) if i != 3]
+    browser.drag(one.page, warp.locator('[data-handle="knot-4"]'), 0, -600)
+    assert state(warp, "knots")[3] == pytest.approx(after[4] - 0.05)
+    warp.locator('[data-preset="flip"]:visible').click()
+    flipped = state(warp, "knots")
+    browser.drag(one.page, warp.locator('[data-handle="knot-4"]'), 0, -600)
+    assert state(warp, "knots")[3] == pytest.approx(flipped[2] - 0.05)
+    warp.locator('[data-action="reset"]:visible').click()
+    assert state(warp, "knots") == before
+
+
+def test_a_falling_map_has_the_same_density(watch):
+    warp = browser.alone(watch(), WarpExplorer(view="line"))
+    before = browser.readouts(warp)
+    warp.locator('[data-preset="flip"]:visible').click()
+    after = browser.readouts(warp)
+    assert after["slope"] == -before["slope"]
+    assert after["log_px"] == pytest.approx(before["log_px"], abs=1e-12)
+    assert "runs the other way" in warp.locator(".fl-say:visible").inner_text()
+
+
+def test_the_line_by_keyboard_and_by_touch(watch):
+    one = watch(width=390, height=844, has_touch=True, is_mobile=True)
+    warp = browser.alone(one, WarpExplorer(view="line"))
+    warp.locator('[data-handle="knot-4"]').focus()
+    one.page.keyboard.press("ArrowUp")
+    assert state(warp, "knots")[3] == pytest.approx(-0.3, abs=0.051)
+    warp.locator('[data-handle="probe"]').focus()
+    one.page.keyboard.press("ArrowLeft")
+    assert state(warp, "probe") == pytest.approx([0.45])
+    scrolled = one.page.evaluate("scrollY")
+    knot = warp.locator('[data-handle="knot-2"]')
+    knot.scroll_into_view_if_needed()
+    scrolled = one.page.evaluate("scrollY")
+    browser.swipe(one, knot, 0, 30)
+    assert state(warp, "knots")[1] == pytest.approx(-2.7, abs=0.06)
+    assert one.page.evaluate("scrollY") == scrolled
+
+
+def test_two_hills_are_made_by_hand(watch):
+    one = watch()
+    warp = browser.alone(one, WarpExplorer(view="line"))
+    goal = warp.locator("[data-task]:visible")
+    for preset in ("identity", "squeeze"):
+        warp.locator(f'[data-preset="{preset}"]:visible').click()
+        browser.settle(warp)
+        assert goal.get_attribute("data-solved") == "false", preset
+    warp.locator('[data-preset="identity"]:visible').click()
+    for knot, times in (("knot-3", 8), ("knot-5", 8)):
+        warp.locator(f'[data-handle="{knot}"]').focus()
+        for _ in range(times):
+            one.page.keyboard.press("ArrowUp" if knot == "knot-3" else "ArrowDown")
+    browser.settle(warp)
+    assert goal.get_attribute("data-solved") == "true"
+
+
+# --- the bend -----------------------------------------------------------------------------
+
+
+def bend_map(shear, stretch):
+    def f(x):
+        u = x[..., 0] + shear * torch.sin(x[..., 1])
+        return torch.stack([u, x[..., 1] * torch.exp(stretch * torch.tanh(u))], -1)
+
+    return f
+
+
+def polygon_area(corners):
+    x, y = corners.unbind(-1)
+    return (x * y.roll(-1) - y * x.roll(-1)).sum().abs().item() / 2
+
+
+def test_the_bends_numbers_are_autodiffs(watch):
+    rng = np.random.default_rng(0)
+    warp = browser.alone(watch(), WarpExplorer(view="bend"))
+    corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64) - 0.5
+    t = torch.arange(32, dtype=torch.float64)[:, None] / 32
+    edge = torch.cat([corners[i] + t * (corners[(i + 1) % 4] - corners[i]) for i in range(4)])
+    for _ in range(60):
+        bend, centre = rng.uniform(-1, 1, 2).tolist(), rng.uniform(-2.5, 2.5, 2).tolist()
+        side = float(np.exp(rng.uniform(math.log(0.02), math.log(1.5))))
+        send(warp, view="bend", bend=bend, corner=centre, side=side)
+        f, c = bend_map(*bend), torch.tensor(centre, dtype=torch.float64)
+        _, log_det = torch.linalg.slogdet(torch.func.jacrev(f)(c))
+        ratio = polygon_area(f(c + side * edge)) / side**2
+        det = log_det.exp().item()
+        assert browser.readouts(warp) == pytest.approx(
+            {
+                "ratio": ratio,
+                "det": det,
+                "log_det": log_det.item(),
+                "error": 100 * (ratio / det - 1),
+            },
+            abs=1e-7,
+        )
+
+
+def test_the_bends_handles(watch):
+    one = watch()
+    warp = browser.alone(one, WarpExplorer(view="bend"))
+    width = warp.locator("svg:visible").first.bounding_box()["width"]
+    browser.drag(one.page, warp.locator('[data-handle="corner"]'), -width / 6, width / 6)
+    assert state(warp, "corner") == pytest.approx([-0.2, -0.1], abs=0.03)
+    browser.drag(one.page, warp.locator('[data-handle="side"]'), -width / 24, width / 24)
+    assert state(warp, "side") == pytest.approx([0.5], abs=0.05)
+    browser.drag(one.page, warp.locator('[data-handle="side"]'), -200, 200)
+    assert state(warp, "side") == [0.02]
+    warp.locator('input[data-name="stretch"]').focus()
+    one.page.keyboard.press("ArrowRight")
+    assert state(warp, "bend") == pytest.approx([0.6, 0.55])
+    warp.locator('[data-preset="no bend"]').click()
+    browser.settle(warp)
+    assert browser.readouts(warp)["ratio"] == pytest.approx(1, abs=1e-9)
+
+
+def test_the_bend_is_trusted_only_close_up(watch):
+    one = watch()
+    warp = browser.alone(one, WarpExplorer(view="bend"))
+    goal = warp.locator("[data-task]:visible")
+    assert goal.get_attribute("data-solved") == "false"
+    warp.locator('[data-handle="corner"]').focus()
+    for _ in range(6):
+        one.page.keyboard.press("Shift+ArrowRight")
+    browser.settle(warp)
+    browser.put_sliders(warp, {"side": math.log(0.1)})
+    browser.settle(warp)
+    assert goal.get_attribute("data-solved") == "true"
+
+
+# --- the three together -------------------------------------------------------------------
+
+
+def test_tabs_change_the_view_and_keep_the_states(watch):
+    warp = browser.alone(watch(), WarpExplorer())
+    for view in ("line", "bend", "matrix"):
+        warp.locator(f'[data-view="{view}"]').click()
+        browser.settle(warp)
+        assert warp.get_attribute("data-view") == view
+        pressed = warp.locator('[aria-pressed="true"]')
+        assert pressed.get_attribute("data-view") == view
+        assert warp.locator("[data-task]:visible").count() == 1
+    assert numbers(warp)[0] == [1.25, 0.5, -0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("traits", "message"),
+    [
+        ({"view": "plane"}, "view"),
+        ({"matrix": [[1, 2]]}, r"matrix: expected finite numbers of shape \(2, 2\)"),
+        ({"point": [0, math.nan]}, "point"),
+        ({"knots": [0, 1, 2]}, r"of shape \(7,\)"),
+        ({"knots": [0, 1, 2, 2, 3, 4, 5]}, "all rise or all fall"),
+        ({"probe": 4.0}, "probe"),
+        ({"probe": math.nan}, "probe"),
+        ({"bend": [2, 0]}, "from -1 to 1"),
+        ({"side": 0.0}, "side"),
+        ({"corner": "here"}, "corner"),
+    ],
+)
+def test_bad_states(traits, message):
+    with pytest.raises(traitlets.TraitError, match=message):
+        WarpExplorer(**traits)
+
+
+@pytest.mark.parametrize("view", ["line", "matrix", "bend"])
+def test_every_view_has_a_still_picture_and_a_caption(view):
+    warp = WarpExplorer(view=view)
+    assert warp.still().count("<path") > 3
+    assert "nan" not in warp.still()
+    assert len(warp.caption) > 60

@@ -112,7 +112,7 @@ function handle(panel, { name, label, color, step = 0.05, get, move, value = ([x
 
 // A native slider with its symbol and its value. JupyterLab would take the arrow keys without the
 // data attribute on the input itself.
-function slider({ name, symbol, label, min, max, step, get, set, digits = 2 }) {
+function slider({ name, symbol, label, min, max, step, get, set, text = (value) => show(value) }) {
   const input = make("input", {
     type: "range", min, max, step, "data-name": name, "aria-label": label,
     "data-lm-suppress-shortcuts": "true",
@@ -123,8 +123,8 @@ function slider({ name, symbol, label, min, max, step, get, set, digits = 2 }) {
     node: make("div", { class: "fl-slider" }, make("span", { class: "fl-math", "aria-hidden": "true" }, ...symbol), input, value),
     draw: () => {
       input.value = get();
-      value.textContent = show(get(), digits);
-      input.setAttribute("aria-valuetext", show(get(), digits));
+      value.textContent = text(get());
+      input.setAttribute("aria-valuetext", text(get()));
     },
   };
 }
