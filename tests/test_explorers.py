@@ -10,7 +10,20 @@ from tests import browser
 pytestmark = pytest.mark.browser
 NAMES = sorted(set(widgets.__all__) - {"Explorer"})
 
+
+def faces() -> list:
+    """Every explorer in every view that it has."""
+    found = []
+    for name in NAMES:
+        explorer = getattr(widgets, name)
+        views = getattr(explorer.class_traits().get("view"), "values", None)
+        states = [{"view": view} for view in views] if views else [{}]
+        found += [pytest.param(explorer, s, id="-".join([name, *s.values()])) for s in states]
+    return found
+
+
 explorers = pytest.mark.parametrize("name", NAMES)
+all_faces = pytest.mark.parametrize(("explorer", "traits"), faces())
 
 
 @explorers
@@ -19,10 +32,10 @@ def test_it_is_alive_on_the_site(watch, server, built, name, scheme):
     browser.on_site(watch(), name, server if scheme == "http" else built.as_uri())
 
 
-@explorers
-def test_without_javascript_there_is_a_picture(watch, name):
+@all_faces
+def test_without_javascript_there_is_a_picture(watch, explorer, traits):
     one = watch(java_script_enabled=False)
-    one.page.set_content(getattr(widgets, name)()._repr_mimebundle_()[0]["text/html"])
+    one.page.set_content(explorer(**traits)._repr_mimebundle_()[0]["text/html"])
     picture = one.page.locator(".fl-explorer img")
     assert picture.is_visible()
     assert len(picture.get_attribute("alt")) > 60
@@ -31,6 +44,7 @@ def test_without_javascript_there_is_a_picture(watch, name):
     assert box["height"] > 150
     svg = base64.b64decode(picture.get_attribute("src").split(",")[1]).decode()
     assert svg.count("<path") > 3
+    assert "nan" not in svg
 
 
 @explorers
@@ -45,12 +59,12 @@ def test_it_takes_the_theme_and_follows_it(watch, name, theme):
     assert explorer.evaluate("e => e.classList.contains('fl-dark')") == (other == "dark")
 
 
-@explorers
-def test_on_the_narrowest_phone_nothing_is_cut(watch, name):
+@all_faces
+def test_on_the_narrowest_phone_nothing_is_cut(watch, explorer, traits):
     one = watch(width=320, has_touch=True, is_mobile=True)
-    explorer = browser.alone(one, getattr(widgets, name)())
+    shown = browser.alone(one, explorer(**traits))
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 320
-    cut = explorer.evaluate(
+    cut = shown.evaluate(
         "e => [...e.querySelectorAll('*')].filter(n => !n.closest('svg') || n.tagName == 'svg')"
         ".filter(n => n.getBoundingClientRect().right > e.getBoundingClientRect().right + 1)"
         ".map(n => n.outerHTML.slice(0, 100))"
@@ -58,19 +72,26 @@ def test_on_the_narrowest_phone_nothing_is_cut(watch, name):
     assert not cut
 
 
-@explorers
-def test_everything_that_moves_has_a_name_and_is_reached_by_tab(watch, name):
-    explorer = browser.alone(watch(), getattr(widgets, name)())
-    nameless = explorer.evaluate(
+@all_faces
+def test_everything_that_moves_has_a_name_and_is_reached_by_tab(watch, explorer, traits):
+    shown = browser.alone(watch(), explorer(**traits))
+    nameless = shown.evaluate(
         "e => [...e.querySelectorAll('input, button, .fl-grab')].filter(n => n.tabIndex < 0 ||"
         " !(n.getAttribute('aria-label') || n.textContent.trim())).map(n => n.outerHTML)"
     )
     assert not nameless
 
 
-@explorers
-def test_the_same_state_publishes_the_same_page(name):
-    explorer = getattr(widgets, name)
-    first, second = (explorer()._repr_mimebundle_()[0] for _ in range(2))
+@all_faces
+def test_the_same_state_publishes_the_same_page(explorer, traits):
+    first, second = (explorer(**traits)._repr_mimebundle_()[0] for _ in range(2))
     assert first["text/html"] == second["text/html"]
-    assert "0x" not in repr(explorer())
+    assert "0x" not in repr(explorer(**traits))
+
+
+@explorers
+def test_two_of_the_same_live_on_one_page(watch, name):
+    page = watch().page
+    page.set_content(2 * getattr(widgets, name)()._repr_mimebundle_()[0]["text/html"])
+    for k in range(2):
+        page.locator('.fl-explorer[data-alive="true"]').nth(k).wait_for()

@@ -12,17 +12,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.browser import Watch
+from tests import browser
+from tests.test_explorers import all_faces
 from tools import notebooks
 
-CELLS = [
-    "from flowlib.widgets import WarpExplorer\nwarp = WarpExplorer()\nwarp",
-    "print('the kernel has', warp.matrix[0])",
-    "warp.matrix = [[2, 0], [0, 1]]\nprint(warp.matrix)",
-]
 
-
-def notebook(cells=CELLS):
+def notebook(cells):
     new = nbformat.v4.new_notebook(
         metadata={
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -34,9 +29,8 @@ def notebook(cells=CELLS):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab over a folder with one notebook; its address and its token."""
+    """JupyterLab over an empty folder: its address, its token, the folder."""
     folder = tmp_path_factory.mktemp("lab")
-    nbformat.write(notebook(), folder / "live.ipynb")
     token = secrets.token_hex(8)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -63,38 +57,50 @@ def lab(tmp_path_factory):
                 time.sleep(0.5)
         else:
             pytest.fail(f"JupyterLab did not answer: {(folder / 'log').read_text()[-2000:]}")
-        yield address, token
+        yield address, token, folder
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
 @pytest.mark.browser
-def test_in_jupyterlab_kernel_and_page_hear_each_other(chromium, lab):
-    address, token = lab
-    one = Watch(chromium, (address,), viewport={"width": 1280, "height": 900})
+@all_faces
+def test_in_jupyterlab_kernel_and_page_hear_each_other(chromium, lab, explorer, traits):
+    address, token, folder = lab
+    name = "-".join([explorer.__name__, *traits.values()]) + ".ipynb"
+    cells = [
+        f"from flowlib.widgets import {explorer.__name__} as E\nit = E(**{traits})\nit",
+        f"print('moved in the kernel:', it.state() != E(**{traits}).state())",
+        f"for name, value in E(**{traits}).state().items():\n    setattr(it, name, value)",
+    ]
+    nbformat.write(notebook(cells), folder / name)
+    one = browser.Watch(chromium, (address,), viewport={"width": 1280, "height": 1400})
     try:
         page = one.page
-        page.goto(f"{address}/lab/tree/live.ipynb?token={token}")
-        cells = page.locator(".jp-Notebook .jp-CodeCell")
-        cells.nth(1).wait_for(timeout=60_000)
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
-        cells.first.locator(".cm-content").click()
-        page.keyboard.press("Shift+Enter")
-        warp = page.locator(".jp-OutputArea .fl-explorer[data-alive='true']")
-        warp.wait_for(timeout=60_000)
-        assert warp.count() == 1
-        warp.locator('input[data-name="a11"]').focus()
-        for _ in range(4):
-            page.keyboard.press("ArrowRight")
-        page.wait_for_function(
-            "() => document.querySelector('.fl-explorer').dataset.matrix.startsWith('1.45,')"
-        )
-        cells.nth(1).locator(".cm-content").click()
-        page.keyboard.press("Shift+Enter")
-        page.get_by_text("the kernel has [1.45, 0.5]").wait_for(timeout=30_000)
-        page.keyboard.press("Shift+Enter")
-        page.locator(".fl-explorer[data-matrix='2,0,0,1']").wait_for(timeout=30_000)
+        page.set_default_timeout(60_000)
+        page.goto(f"{address}/lab/workspaces/{name}/tree/{name}?token={token}")
+        page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+
+        def run(cell):
+            page.locator(".jp-Notebook .jp-CodeCell").nth(cell).locator(".cm-content").click()
+            page.keyboard.press("Shift+Enter")
+
+        run(0)
+        shown = page.locator(".jp-OutputArea .fl-explorer[data-alive='true']")
+        shown.wait_for()
+        assert shown.count() == 1
+        state = "() => JSON.stringify(document.querySelector('.fl-explorer').dataset)"
+        start = page.evaluate(state)
+        shown.locator(".fl-grab, input[type='range']").first.focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowUp")
+        page.wait_for_function(f"before => ({state})() !== before", arg=start)
+        page.wait_for_timeout(300)  # the kernel is told at its own pace
+        run(1)
+        page.get_by_text("moved in the kernel: True").wait_for()
+        run(2)
+        page.wait_for_function(f"before => ({state})() === before", arg=start)
     finally:
         one.context.close()
     assert not [wrong for wrong in one.wrong if wrong.startswith(("outside", "page error"))]
@@ -106,7 +112,12 @@ def test_what_a_cell_publishes_under_the_widgets_that_colab_has():
         pytest.skip("no overlay of ipywidgets 7.7: make .venv/compat/.ready")
     path = os.pathsep.join([str(overlay), str(notebooks.ROOT)])
     code = "import ipywidgets, anywidget\nprint(ipywidgets.__version__, anywidget.__version__)"
-    done = notebook([code, *CELLS])
+    done = notebook([
+        code,
+        "from flowlib.widgets import WarpExplorer\nwarp = WarpExplorer()\nwarp",
+        "print('the kernel has', warp.matrix[0])",
+        "warp.matrix = [[2, 0], [0, 1]]\nprint(warp.matrix)",
+    ])  # fmt: skip
     client = NotebookClient(done, timeout=120, kernel_name="python3")
     with client.setup_kernel(env={**os.environ, "PYTHONPATH": path}):
         for index, cell in enumerate(done.cells):

@@ -68,16 +68,16 @@ class Explorer(anywidget.AnyWidget):
         """The explorer as a piece of a page that needs nothing else; the same for one state."""
         name = type(self).__name__
         state = json.dumps(self.state(), sort_keys=True)
-        id = f"fl-{name}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+        key = f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         picture = base64.b64encode(self.still().encode()).decode()
         boot = (HERE / "boot.js").read_text()
-        values = {"ID": id, "STATE": state, "ESM": self._esm, "CSS": self._css}
-        for key, value in values.items():
+        values = {"KEY": key, "STATE": state, "ESM": self._esm, "CSS": self._css}
+        for place, value in values.items():
             # A string literal is safe inside <script> once no tag can end it.
             literal = json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")
-            boot = boot.replace(f"__{key}__", literal)
+            boot = boot.replace(f"__{place}__", literal)
         return (
-            f'<div class="fl-explorer" data-explorer="{name}" id="{id}">'
+            f'<div class="fl-explorer" data-explorer="{name}" data-key="{key}">'
             f'<img alt="{html.escape(self.caption)}" width="640" '
             f'src="data:image/svg+xml;base64,{picture}"></div>\n'
             f'<script type="module">\n{boot}</script>'

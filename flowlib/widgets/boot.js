@@ -1,8 +1,9 @@
 // Brings an explorer to life on a page without a kernel: a model of a few lines for its traits.
-const root = document.getElementById(__ID__);
 const url = URL.createObjectURL(new Blob([__ESM__], { type: "text/javascript" }));
 const explorer = (await import(url)).default;
 URL.revokeObjectURL(url);
+// The same explorer may stand on a page twice: each script takes the first that still waits.
+const root = [...document.querySelectorAll(`[data-key=${__KEY__}]`)].find((node) => !node.dataset.alive);
 if (!document.getElementById("fl-explorer-style")) {
   const style = document.createElement("style");
   style.id = "fl-explorer-style";

@@ -1,7 +1,7 @@
 // WarpExplorer: a map of the line, a matrix, a bend of the plane; how each changes lengths, areas, densities.
 
-const VIEWS = { line: ["1-D map", lineView], matrix: ["2×2 matrix", matrixView], bend: ["bent plane", bendView] };
-const TRAITS = ["view", "knots", "probe", "matrix", "point", "bend", "corner", "side"];
+const VIEWS = { line: ["1-D map", lineView], matrix: ["2×2 matrix", matrixView], bend: ["2-D bend", bendView] };
+const TRAITS = ["view", "knots", "probe", "matrix", "point", "bend", "centre", "side"];
 const LOG_2PI = Math.log(2 * Math.PI);
 
 const clamp = (v, [low, high]) => Math.max(low, Math.min(high, v));
@@ -13,6 +13,8 @@ const filled = (color, opacity) => ({ fill: color, "fill-opacity": opacity });
 const patch = { fill: "var(--fl-data)", "fill-opacity": 0.35, stroke: "var(--fl-data)", "stroke-width": 2 };
 const label = (it, words, more = {}) => it.add("text", { class: "fl-math", ...more }, words);
 const keyed = (...keys) => make("p", { class: "fl-panel-title fl-legend" }, ...keys.map((key) => make("span", {}, ...key)));
+
+const symbol = (letter, index) => [make("var", {}, letter), ...(index ? [sub(`${index}`)] : [])];
 
 function buttons(presets, write, reset) {
   return make("div", { class: "fl-row" },
@@ -97,7 +99,7 @@ function curve(z) {
     const x = back(value);
     return Number.isFinite(x) ? x : way * (value - z[0]) < 0 ? -Infinity : Infinity;
   };
-  return { at, inverse, way, flat: [slopes[0] === 0, slopes.at(-1) === 0] };
+  return { at, inverse, way, flat: [slopes[0], slopes.at(-1)].map((slope) => Math.abs(slope) < 1e-9) };
 }
 
 function measureLine(f, x) {
@@ -129,24 +131,22 @@ function hills(p) {
   return { count: peaks.length, depth };
 }
 
-function sayLine({ slope, z }, { flat, way }) {
+function sayLine({ slope }, { flat, way }) {
   const times = show(Math.abs(slope));
-  const end = flat.indexOf(true);
-  if (end >= 0)
-    return `The map has become flat at its ${["left", "right"][end]} end: all x beyond it share one z. A flow must not do that.`;
   const turned = way < 0 ? " It falls, which no density can see." : "";
-  if (Math.abs(Math.abs(slope) - 1) < 0.05)
-    return `Here dz is as long as dx: the density of x is that of z.${turned}`;
-  if (Math.abs(slope) > 1)
-    return `Here the map is steep: dz is about ${times} times as long as dx. All the probability above dz ` +
-      `has to fit on dx, and so the density of x is that of z times ${times}.${turned}`;
-  return `Here the map is gentle: dz is only about ${times} times as long as dx. The little probability above dz ` +
-    `is spread over dx, and so the density of x is that of z times ${times}.${turned}`;
+  const end = flat.indexOf(true);
+  const dead = end < 0 ? "" : ` At its ${["left", "right"][end]} end it has become flat: all x beyond share one z, which must not happen in a flow.`;
+  if (Math.abs(Math.abs(slope) - 1) < 0.05) return `Here dz is as long as dx: the density of x is that of z.${turned}${dead}`;
+  const [kind, length, fate] = Math.abs(slope) > 1
+    ? ["steep", "about", "has to fit on dx"]
+    : ["gentle", "only about", "is spread over dx"];
+  return `Here the map is ${kind}: dz is ${length} ${times} times as long as dx. The probability that lies on dz ` +
+    `${fate}, so the density of x is that of z times ${times}.${turned}${dead}`;
 }
 
 function judgeHills({ count, depth }) {
   const percent = `${show(100 * depth, 0)} %`;
-  if (depth >= 0.3) return [true, `Done: a hill where the map is steep, and between them a valley, ${percent} deep, where it is flat.`];
+  if (depth >= 0.3) return [true, `Done: the hills are where the map is steep. Where it is gentle is the valley, ${percent} lower.`];
   return [false, count < 2 || depth < 0.02
     ? "So far they have one."
     : `The valley is ${percent} lower than the hills beside it. Make it at least 30 %.`];
@@ -165,7 +165,7 @@ function lineView({ get, write, reset }) {
   const flip = () => ({ knots: get("knots").map((z) => -z) });
   const presets = { ...Object.fromEntries(Object.entries(LINES).map(([name, knots]) => [name, { knots }])), flip };
   const node = make("div", {},
-    keyed([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "map z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
+    keyed([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
     body, sum.node, say, two.node, buttons(presets, write, () => reset("knots", "probe")));
 
   let chart;
@@ -212,7 +212,7 @@ function lineChart(width, get, write) {
   const hill = it.add("path", filled("var(--fl-data)", 0.25));
   const [across, down] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", filled(color, 0.13)));
   const carriers = it.add("path", line("var(--fl-muted)", 1, { opacity: 0.5 }));
-  const [zShare, xShare] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", filled(color, 0.6)));
+  const [zShare, xShare] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", filled(color, 0.5)));
   it.add("path", line("var(--fl-latent)", 1.8, { d: d(zs.map((z) => [H(z), Z(z)])) }));
   const rim = it.add("path", line("var(--fl-data)", 1.8));
   const levels = it.add("g", {});
@@ -223,11 +223,12 @@ function lineChart(width, get, write) {
   const xTicks = whole.map((v) => tick([X(v), box.floor + 24], show(v, 0)));
   it.add("path", line("var(--fl-latent)", 1.5, { d: whole.map((v) => `M${left} ${Z(v)}h-4`).join("") }));
   it.add("path", line("var(--fl-data)", 1.5, { d: whole.map((v) => `M${X(v)} ${box.floor}v5M${X(v)} ${box.axis}v4`).join("") }));
-  label(it, "", { x: left + 8, y: box.top + 13 }).append("p", make("svg:tspan", { dy: 4, "font-size": 11 }, "Z"), make("svg:tspan", { dy: -4 }, "(z)"));
+  const humpName = label(it, "", { x: left + 8 });
+  humpName.append("p", make("svg:tspan", { dy: 4, "font-size": 11 }, "Z"), make("svg:tspan", { dy: -4 }, "(z)"));
   label(it, "p(x)", { x: 4, y: box.roof + 12 });
 
   const map = it.add("path", line("var(--fl-third)", 3));
-  const dead = it.add("path", line("var(--fl-wrong)", 4, { "stroke-dasharray": "6 4" }));
+  const dead = it.add("path", line("var(--fl-wrong)", 4, { "stroke-dasharray": "7 4" }));
   const thread = it.add("path", line("var(--fl-ink)", 1, { "stroke-dasharray": "2 3" }));
   const [zBar, xBar] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", line(color, 8)));
   const dot = (color) => it.add("circle", { r: 5, fill: color, stroke: "var(--fl-panel)", "stroke-width": 2 });
@@ -267,12 +268,14 @@ function lineChart(width, get, write) {
     put(dz, { x: left + 9, y: (z0 + z1) / 2 + 5 });
     put(dx, { x: (x0 + x1) / 2, y: box.axis + 22 });
     put(zName, { x: left - 8, y: z0 + 5 });
+    put(humpName, { y: Math.min(z0, z1) < box.top + 60 ? box.axis - 8 : box.top + 13 });
   }
 
   function draw({ f, m, x, p, knots, probe }) {
     const high = Math.max(0.55, 1.08 * Math.max(...p));
     const P = (v) => box.floor - (v / high) * low;
-    const ends = REACH.z.map(f.inverse).sort((a, b) => a - b).map((v) => clamp(v, REACH.x));
+    const whole_x = f.flat.map((yes, i) => (yes ? KNOTS.at(-i) : REACH.x[i]));
+    const ends = REACH.z.map(f.inverse).sort((a, b) => a - b).map((v) => clamp(v, whole_x));
     put(map, { d: d(steps(280, ...ends).map((v) => [X(v), Z(f.at(v)[0])])) });
     put(dead, { d: f.flat.map((yes, i) => (yes ? d([KNOTS.at(-i), REACH.x[i]].map((v) => [X(v), Z(knots.at(-i))])) : "")).join("") });
     put(carriers, { d: DECILES.map((z) => {
@@ -295,8 +298,8 @@ function lineChart(width, get, write) {
     put(onHill, { cx: px, cy: py });
     put(xName, { x: px, y: box.floor + 25 });
     // The names x and z take the place of the ticks that they come close to.
-    zTicks.forEach((text, i) => (text.style.visibility = Math.abs(Z(whole[i]) - pz) < 17 ? "hidden" : "visible"));
-    xTicks.forEach((text, i) => (text.style.visibility = Math.abs(X(whole[i]) - px) < 17 ? "hidden" : "visible"));
+    zTicks.forEach((text, i) => (text.style.visibility = Math.abs(Z(whole[i]) - pz) < 20 ? "hidden" : "visible"));
+    xTicks.forEach((text, i) => (text.style.visibility = Math.abs(X(whole[i]) - px) < 19 ? "hidden" : "visible"));
     hands.forEach((redraw) => redraw());
   }
   return { svg: it.svg, draw };
@@ -449,6 +452,7 @@ function matrixView({ get, write, reset }) {
 const BENDS = { flat: [0, 0], "shear only": [0.8, 0], "stretch only": [0, 0.7], both: [0.8, 0.8] };
 const SIDES = [0.02, 1.5];
 const EDGE = 32; // points an edge
+const SEEN = 1.6; // how many sides the magnified view sees to each side of its centre
 const STALK = 0.45; // from the square's corner to its handle, clear of the one in the centre
 
 // z₁ = x₁ + shear sin x₂, z₂ = x₂ exp(stretch tanh z₁): each step can be undone.
@@ -514,19 +518,13 @@ function judgeTrust({ ratio, error }) {
 
 // A slider whose steps are equal factors.
 function logSlider({ get, set, min, max, ...options }) {
-  const base = slider({ ...options, min: 0, max: 1, step: 0.005,
-    get: () => Math.log(get() / min) / Math.log(max / min),
-    set: (t) => set(clamp(min * (max / min) ** t, [min, max])) });
-  const draw = () => {
-    base.draw();
-    base.node.querySelector("output").textContent = show(get());
-    put(base.node.querySelector("input"), { "aria-valuetext": show(get()) });
-  };
-  return { node: base.node, draw };
+  const value = (t) => clamp(min * (max / min) ** t, [min, max]);
+  return slider({ ...options, min: 0, max: 1, step: 0.005,
+    get: () => Math.log(get() / min) / Math.log(max / min), set: (t) => set(value(t)), text: (t) => show(value(t)) });
 }
 
 // One of the two planes: its grid, the patch and the parallelogram, the glass around them.
-function bendPlane(space, words) {
+function bendPlane(space, color, words) {
   const it = plane(3, words);
   const grid = it.add("path", line("var(--fl-data)", 0.9, { opacity: 0.4 }));
   [1, 2].forEach((k) => {
@@ -536,6 +534,7 @@ function bendPlane(space, words) {
   const glass = it.add("circle", line("var(--fl-muted)", 1.5));
   const body = it.add("path", patch);
   const flat = it.add("path", line("var(--fl-third)", 2.4, { "stroke-dasharray": "6 4" }));
+  const dot = it.add("circle", { r: 6, fill: color, stroke: "var(--fl-panel)", "stroke-width": 2 });
   const name = label(it, space, { class: "fl-math fl-cased" });
   const draw = ({ lines, shape, tangent, centre, side }) => {
     put(grid, { d: lines.map((l) => it.path(l)).join("") });
@@ -543,15 +542,16 @@ function bendPlane(space, words) {
     put(flat, { d: tangent ? it.path(tangent, true) : "" });
     const [x, y] = it.at(centre);
     // The glass shows where the magnified view looks; around a large square it would say nothing.
-    put(glass, { cx: x, cy: y, r: Math.max(14, (2 * side * 320) / 6), opacity: clamp((0.9 - side) / 0.4, [0, 1]) });
+    put(glass, { cx: x, cy: y, r: Math.max(14, (SEEN * side * 320) / 6), opacity: clamp((0.9 - side) / 0.4, [0, 1]) });
+    put(dot, { cx: x, cy: y });
     put(name, { x: x - 12, y: y + 5, "text-anchor": "end" });
   };
   return { ...it, draw };
 }
 
-// What is around a point, magnified until the square's side is a quarter of what is seen.
+// What is around a point, magnified until the square's side has always the same length.
 function lens(words) {
-  const it = panel({ x: [-2, 2], y: [-2, 2], width: 160, height: 160, label: words });
+  const it = panel({ x: [-SEEN, SEEN], y: [-SEEN, SEEN], width: 160, height: 160, label: words });
   it.svg.firstChild.remove();
   it.svg.classList.add("fl-lens");
   const grid = it.add("path", line("var(--fl-data)", 0.9, { opacity: 0.45 }));
@@ -575,23 +575,23 @@ function nearLines([x, y], side) {
 }
 
 function bendView({ get, write, reset }) {
-  const data = bendPlane("x", "Data space: a grid and a square");
-  const latent = bendPlane("z", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram");
+  const data = bendPlane("x", "var(--fl-data)", "Data space: a grid and a square");
+  const latent = bendPlane("z", "var(--fl-latent)", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram");
   const lenses = [lens("Around the square, magnified"), lens("Around its image, magnified as much")];
   const stalk = data.add("path", line("var(--fl-data)", 2));
   // The corner that can be taken is the one that has room.
-  const ways = () => get("corner").map((v) => (v > 1.5 ? -1 : 1));
-  const tip = (far) => get("corner").map((v, i) => v + ways()[i] * (get("side") / 2 + far));
+  const ways = () => get("centre").map((v) => (v > 1.5 ? -1 : 1));
+  const tip = (far) => get("centre").map((v, i) => v + ways()[i] * (get("side") / 2 + far));
   const setSide = (side) => write({ side: clamp(side, SIDES) });
   const hands = [
     handle(data, {
       name: "centre", label: "The square's centre", color: "var(--fl-data)",
-      get: () => get("corner"), move: (corner) => write({ corner }),
+      get: () => get("centre"), move: (centre) => write({ centre }),
     }),
     grip(data, {
       name: "corner", label: "The square's corner: its side", color: "var(--fl-data)", range: SIDES,
       get: () => get("side"), set: setSide, place: () => tip(STALK),
-      found: (p) => p.reduce((sum, v, i) => sum + ways()[i] * (v - get("corner")[i]) - STALK, 0),
+      found: (p) => p.reduce((sum, v, i) => sum + ways()[i] * (v - get("centre")[i]) - STALK, 0),
       nudge: (side, count) => side * 1.1 ** count,
     }),
   ];
@@ -600,38 +600,40 @@ function bendView({ get, write, reset }) {
     set: (v) => write({ bend: get("bend").map((old, i) => (i === k ? v : old)) }),
   });
   const sliders = [
-    slider({ name: "shear", symbol: ["shear a"], label: "Shear", min: -1, max: 1, step: 0.05, ...part(0) }),
-    slider({ name: "stretch", symbol: ["stretch b"], label: "Stretch", min: -1, max: 1, step: 0.05, ...part(1) }),
-    logSlider({ name: "side", symbol: ["side s"], label: "Side of the square", min: SIDES[0], max: SIDES[1], get: () => get("side"), set: setSide }),
+    slider({ name: "shear", symbol: ["shear ", ...symbol("a")], label: "Shear", min: -1, max: 1, step: 0.05, ...part(0) }),
+    slider({ name: "stretch", symbol: ["stretch ", ...symbol("b")], label: "Stretch", min: -1, max: 1, step: 0.05, ...part(1) }),
+    logSlider({ name: "side", symbol: ["side ", ...symbol("s")], label: "Side of the square", min: SIDES[0], max: SIDES[1], get: () => get("side"), set: setSide }),
   ];
+  const [shear, stretch, size] = sliders;
   const sum = ledger([0, 3], [
-    { name: "ratio", text: ["area of patch / s²"], color: "var(--fl-data)", digits: 3 },
+    { name: "ratio", text: ["area of patch / ", ...symbol("s"), "²"], color: "var(--fl-data)", digits: 3 },
     { name: "det", text: ["|det J| at x"], color: "var(--fl-third)", digits: 3 },
     { name: "log_det", text: ["log |det J|"], digits: 3 },
-    { name: "error", text: ["off by, in %"], digits: 3 },
+    { name: "error", text: ["they differ by, in %"], digits: 3 },
   ]);
   const say = make("p", { class: "fl-say" });
   const trust = task("trust", "Find a place and a size for the square whose image is at least 1.5 times as large, and which the parallelogram predicts within 1 %.");
   const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, { bend }]));
-  const formula = (...words) => make("span", {}, ...words);
   const node = make("div", {},
     make("div", { class: "fl-panels" },
       make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
       make("div", {}, panelTitle("var(--fl-latent)", "latent z = f(x)"), latent.svg)),
     make("p", { class: "fl-formulas" },
-      formula("z", sub("1"), " = x", sub("1"), " + a sin x", sub("2")), formula("z", sub("2"), " = x", sub("2"), " exp(b tanh z", sub("1"), ")")),
-    make("div", { class: "fl-sliders fl-named" }, ...sliders.map((s) => s.node)),
+      make("span", {}, ...symbol("z", 1), " = ", ...symbol("x", 1), " + ", ...symbol("a"), " sin ", ...symbol("x", 2)),
+      make("span", {}, ...symbol("z", 2), " = ", ...symbol("x", 2), " exp(", ...symbol("b"), " tanh ", ...symbol("z", 1), ")")),
+    make("div", { class: "fl-sliders fl-named" }, shear.node, stretch.node),
     make("div", { class: "fl-near" },
       make("div", {},
-        keyed(["magnified: the square and its image"]),
-        make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg))),
+        keyed(["the same, magnified"]),
+        make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
+        make("div", { class: "fl-named" }, size.node)),
       make("div", {},
         keyed([swatch("var(--fl-data)"), "patch f(square)"], [make("span", { class: "fl-dashed" }), "parallelogram of J"]),
         sum.node)),
-    say, trust.node, buttons(presets, write, () => reset("bend", "corner", "side")));
+    say, trust.node, buttons(presets, write, () => reset("bend", "centre", "side")));
 
   function draw() {
-    const [bend, centre, side] = [get("bend"), get("corner"), get("side")];
+    const [bend, centre, side] = [get("bend"), get("centre"), get("side")];
     const m = measureBend(bend, centre, side);
     const square = outline(centre, side);
     const tangent = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map((way) =>
