@@ -78,7 +78,7 @@ def test_in_jupyterlab_kernel_and_page_hear_each_other(chromium, lab, explorer, 
     try:
         page = one.page
         page.set_default_timeout(60_000)
-        page.goto(f"{address}/lab/workspaces/{name}/tree/{name}?token={token}")
+        page.goto(f"{address}/lab/workspaces/{name[:-6]}/tree/{name}?token={token}")
         page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
 
