@@ -28,6 +28,7 @@ from flowlib.flow import (
     Flow,
     StandardNormal,
     as_event_shape,
+    require_event,
 )
 from flowlib.nn import MLP
 
@@ -145,6 +146,7 @@ class Affine(nn.Module):
 
     def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
+        require_event("Affine", raw, self.log_bound.shape)
         bound = self.log_bound.exp()
         return bound * torch.tanh(raw / bound), shift
 
@@ -163,7 +165,8 @@ class Coupling(Bijection):
             ``forward`` and ``inverse``.
 
     Raises:
-        ValueError: if the mask is not as above.
+        ValueError: if the mask is not as above, or, when it is used, the conditioner makes another
+            number of parameters.
 
     Example:
         >>> layer = Coupling(half_mask(4), MLP(2, (16,), 4), Affine(2))
@@ -182,9 +185,9 @@ class Coupling(Bijection):
                 "Coupling: expected a mask (D,) of bools, some True (kept) and some False "
                 f"(moved), got {mask.tolist()}"
             )
-        self.register_buffer("mask", mask)
-        self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
-        self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
+        # Saved with the weights, which are of no use under another mask.
+        self.register_buffer("kept", mask.nonzero()[:, 0])
+        self.register_buffer("moved", (~mask).nonzero()[:, 0])
         self.conditioner = conditioner
         self.transformer = transformer
 
@@ -195,10 +198,18 @@ class Coupling(Bijection):
         return self._move(self.transformer.inverse, z, context)
 
     def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_event("Coupling", x, torch.Size([len(self.kept) + len(self.moved)]))
         given = x.index_select(1, self.kept)
         if context is not None:
             given = torch.cat([given, context], 1)
-        moved, log_slope = transform(x.index_select(1, self.moved), self.conditioner(given))
+        params = self.conditioner(given)
+        if params.shape[-1] != self.transformer.n_params * len(self.moved):
+            raise ValueError(
+                f"Coupling: {len(self.moved)} coordinates to move with "
+                f"{self.transformer.n_params} parameters each, and the conditioner made "
+                f"{params.shape[-1]}"
+            )
+        moved, log_slope = transform(x.index_select(1, self.moved), params)
         return x.index_copy(1, self.moved, moved), log_slope.sum(1)
 
 
@@ -209,8 +220,8 @@ class ActNorm(Bijection):
     """A shift and a scale for each coordinate (or channel), started from a batch of data.
 
     :meth:`Flow.initialize` sets them so that this batch leaves with mean 0 and deviation 1; from
-    then on they are weights like any others. Before, it is the identity. Whether it was started
-    is saved with the weights, so that loading does not start it again.
+    then on they are weights like any others. Before, it is the identity, and only the identity
+    is ever started: weights that were trained or loaded stay as they are.
 
     Args:
         event_shape: the shape of one data point; of an image, channels first.
@@ -231,15 +242,16 @@ class ActNorm(Bijection):
         self.event_shape = as_event_shape(event_shape)
         self.shift = nn.Parameter(torch.zeros(self._shape()))
         self.log_scale = nn.Parameter(torch.zeros(self._shape()))
-        self.register_buffer("started", torch.tensor(False))
 
     def _shape(self) -> tuple[int, ...]:
         return (self.event_shape[0], *(1 for _ in self.event_shape[1:]))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("ActNorm", x, self.event_shape)
         return (x + self.shift) * self.log_scale.exp(), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("ActNorm", z, self.event_shape)
         return z * (-self.log_scale).exp() - self.shift, -self._log_det(z)
 
     def _log_det(self, x: Tensor) -> Tensor:
@@ -248,15 +260,16 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        if self.started or len(x) == 0:
+        require_event("ActNorm", x, self.event_shape)
+        if self.shift.any() or self.log_scale.any() or len(x) == 0:
             return
         others = [d for d in range(x.dim()) if d != 1]
         deviation, mean = torch.std_mean(x, others, correction=0)
         # A coordinate that never changes is only moved; what scale it has, nobody can tell.
-        log_scale = torch.where(deviation > 1e-6, -deviation.log(), 0.0)
+        changes = deviation > 1e-6 * mean.abs()
+        log_scale = torch.where(changes, -deviation.log(), 0.0)
         self.shift.copy_(-mean.reshape(self._shape()))
         self.log_scale.copy_(log_scale.reshape(self._shape()))
-        self.started.fill_(True)
 
 
 class BatchNorm(Bijection):
@@ -306,7 +319,17 @@ class BatchNorm(Bijection):
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_var", torch.ones(shape))
 
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Take the running statistics from a batch: without, the first hundred steps are lost."""
+        if len(x) > 1:
+            others = [d for d in range(x.dim()) if d != 1]
+            var, mean = torch.var_mean(x, others, correction=0, keepdim=True)
+            self.running_mean.copy_(mean[0])
+            self.running_var.copy_(var[0])
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("BatchNorm", x, self.event_shape)
         if self.training:
             if x.numel() <= x.shape[1]:
                 raise ValueError(
@@ -331,6 +354,7 @@ class BatchNorm(Bijection):
                 "BatchNorm: with a batch's own statistics the map has no inverse; call eval() "
                 "first, or use ActNorm where a flow is trained by its own samples"
             )
+        require_event("BatchNorm", z, self.event_shape)
         log_slope = self.log_scale - 0.5 * (self.running_var + self.epsilon).log()
         x = (z - self.shift) * (-log_slope).exp() + self.running_mean
         return x, -self._log_det(log_slope, z)
@@ -344,9 +368,10 @@ class BatchNorm(Bijection):
 
 
 class NICE(Flow):
-    """Additive couplings on alternating halves, and one scaling layer at the end.
+    """Additive couplings on alternating coordinates, between two scales for each coordinate.
 
-    All but the last layer keep volume; the last has a scale for each coordinate.
+    The couplings keep volume. The :class:`ActNorm` before them starts where the data are; the
+    scales after them are the paper's last layer.
 
     Args:
         event_shape: the number of coordinates, at least 2.
@@ -369,7 +394,7 @@ class NICE(Flow):
         self,
         event_shape: int | Sequence[int],
         n_layers: int = 6,
-        hidden: Sequence[int] = (64, 64),
+        hidden: int | Sequence[int] = (64, 64),
         context_dim: int = 0,
     ) -> None:
         dim = _coupled_dim("NICE", event_shape, n_layers)
@@ -406,7 +431,7 @@ class RealNVP(Flow):
         self,
         event_shape: int | Sequence[int],
         n_layers: int = 6,
-        hidden: Sequence[int] = (64, 64),
+        hidden: int | Sequence[int] = (64, 64),
         context_dim: int = 0,
     ) -> None:
         dim = _coupled_dim("RealNVP", event_shape, n_layers)

@@ -79,13 +79,14 @@ class Toy:
         of a checkerboard's squares."""
         if x.shape[-1:] != (2,):
             raise ValueError(f"{self.name}: expected points (..., 2), got {tuple(x.shape)}")
-        flat = x.detach().double().reshape(-1, 2)
+        flat = x.double().reshape(-1, 2)
         if self._skeleton is None:
             log_p = _checkerboard_log_prob(flat)
         else:
             skeleton = torch.as_tensor(self._skeleton())
             log_p = torch.cat([self._mixture(part, skeleton) for part in flat.split(2048)])
-        return log_p.reshape(x.shape[:-1]).to(x.dtype)
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return log_p.reshape(x.shape[:-1]).to(dtype)
 
     def _mixture(self, x: Tensor, centres: Tensor) -> Tensor:
         squared = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -121,8 +121,9 @@ class Compose(Bijection):
     def __iter__(self) -> Iterator[Bijection]:
         return iter(self.bijections)
 
-    def __getitem__(self, index: int) -> Bijection:
-        return self.bijections[index]
+    def __getitem__(self, index: int | slice) -> Bijection:
+        part = self.bijections[index]
+        return Compose(part) if isinstance(index, slice) else part
 
 
 class Inverse(Bijection):
@@ -174,9 +175,11 @@ class ElementwiseAffine(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(self.event_shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("ElementwiseAffine", x, self.event_shape)
         return x * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("ElementwiseAffine", z, self.event_shape)
         return (z - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[0])
 
 
@@ -234,11 +237,13 @@ class LULinear(Bijection):
         return lower @ upper
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("LULinear", x, self.bias.shape)
         lower, upper = self.factors()
         z = x @ upper.T @ lower.T + self.bias
         return z, self.log_diagonal.sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_event("LULinear", z, self.bias.shape)
         lower, upper = self.factors()
         y = torch.linalg.solve_triangular(lower, (z - self.bias).T, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, y, upper=True).T
@@ -252,14 +257,15 @@ class Logit(Bijection):
     r"""``z = logit(alpha + (1 - 2 alpha) x)``, from the unit interval to the line.
 
     For data that live in an interval, such as the brightness of a pixel. With ``alpha > 0`` the
-    interval's ends are allowed and go to a finite place.
+    interval's ends are allowed and go to a finite place; draws may then land a little outside,
+    by less than ``alpha / (1 - 2 alpha)``, and can come back.
 
     Args:
         alpha: the margin, ``0 <= alpha < 1/2``.
 
     Raises:
-        ValueError: if ``alpha`` is out of its range, or a value of ``x`` out of the interval;
-            without a margin, also if it is exactly 0 or 1.
+        ValueError: if ``alpha`` is out of its range, or a value of ``x`` not strictly inside the
+            interval and its margin.
 
     Example:
         >>> z, log_det = Logit()(torch.tensor([[0.5, 0.5]]))
@@ -277,7 +283,7 @@ class Logit(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         margin = self.alpha / (1 - 2 * self.alpha)
-        require_inside("Logit", x, -margin, 1 + margin)
+        require_inside("Logit", x, 0.0 - margin, 1 + margin)
         y = self.alpha + (1 - 2 * self.alpha) * x
         slope = math.log1p(-2 * self.alpha) - y.log() - torch.log1p(-y)
         return torch.logit(y), sum_event(slope)
@@ -389,7 +395,7 @@ class Permutation(Bijection):
             raise ValueError(
                 f"Permutation: expected every number from 0 to D - 1 once, got {order.tolist()}"
             )
-        self.register_buffer("order", order.long())
+        self.register_buffer("order", order.long().clone())
 
     @classmethod
     def reversal(cls, dim: int) -> Permutation:
@@ -404,10 +410,17 @@ class Permutation(Bijection):
         return cls(torch.randperm(dim, generator=generator))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x.index_select(1, self.order), x.new_zeros(x.shape[0])
+        return self._take(x, self.order)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return z.index_select(1, self.order.argsort()), z.new_zeros(z.shape[0])
+        return self._take(z, self.order.argsort())
+
+    def _take(self, x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        if x.shape[1:2] != order.shape:
+            raise ValueError(
+                f"Permutation: expected {len(order)} coordinates, got shape {tuple(x.shape)}"
+            )
+        return x.index_select(1, order), x.new_zeros(x.shape[0])
 
 
 # --- base densities -----------------------------------------------------------------------
@@ -433,6 +446,7 @@ class StandardNormal(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        require_event("StandardNormal", z, self.event_shape, leading=None)
         event_dims = tuple(range(-len(self.event_shape), 0))
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(event_dims)
 
@@ -477,6 +491,7 @@ class DiagonalNormal(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        require_event("DiagonalNormal", z, self.event_shape, leading=None)
         log_p = -0.5 * (((z - self.loc) / self.scale).square() + math.log(2 * math.pi))
         return (log_p - self.scale.log()).sum(tuple(range(-len(self.event_shape), 0)))
 
@@ -528,10 +543,11 @@ class MultivariateNormal(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """``log p_Z(z)`` in nats: ``(..., D)`` to ``(...)``."""
-        centred = (z - self.loc).unsqueeze(-1)
-        white = torch.linalg.solve_triangular(self.scale_tril, centred, upper=False).squeeze(-1)
-        log_p = -0.5 * (white.square() + math.log(2 * math.pi)).sum(-1)
-        return log_p - self.scale_tril.diagonal().log().sum()
+        require_event("MultivariateNormal", z, self.event_shape, leading=None)
+        rows = (z - self.loc).reshape(-1, len(self.loc))  # one solve for all, not one for each
+        white = torch.linalg.solve_triangular(self.scale_tril, rows.T, upper=False)
+        log_p = -0.5 * (white.square() + math.log(2 * math.pi)).sum(0)
+        return log_p.reshape(z.shape[:-1]) - self.scale_tril.diagonal().log().sum()
 
     def sample(
         self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
@@ -601,7 +617,7 @@ class Flow(nn.Module):
             ``log p(x)``, of the shape of the leading dimensions.
 
         Raises:
-            TypeError: if ``x`` is no tensor.
+            TypeError: if ``x`` or ``context`` is no tensor.
             ValueError: if shape, dtype or values are not as above. Values are looked at in eager
                 mode only, not under ``torch.compile`` or ``torch.func``.
         """
@@ -681,7 +697,8 @@ class Flow(nn.Module):
                 f"{where}: this flow takes no context; context_dim makes one that does"
             )
         else:
-            size = context.shape[-1:] if self.context_dim is None else (self.context_dim,)
+            free = self.context_dim is None and isinstance(context, Tensor)
+            size = context.shape[-1:] if free else (self.context_dim,)
             self._check(where, "context", context, size)
 
     def _check(self, where: str, name: str, x: Tensor, event: Sequence[int]) -> None:
@@ -702,7 +719,7 @@ class Flow(nn.Module):
                 f"{where}: the flow is in {own.dtype}, {name} in {x.dtype}; "
                 f"{name}.to({own.dtype}) makes them one"
             )
-        if values_are_visible():
+        if values_are_visible(x):
             require_finite(where, name, x)
 
 
@@ -771,16 +788,29 @@ def sum_event(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
 
 
-def values_are_visible() -> bool:
+def values_are_visible(x: Tensor) -> bool:
     """Whether code may branch on a tensor's values: not when compiling or transforming."""
     return (
-        not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not x.is_meta
     )
+
+
+def require_event(where: str, x: Tensor, event_shape: torch.Size, leading: int | None = 1) -> None:
+    """Raise ``ValueError`` unless ``x`` has that shape after its leading dimensions (None: any).
+
+    Without this, broadcasting would make some number of what does not fit.
+    """
+    count = x.dim() - len(event_shape)
+    if x.shape[max(0, count) :] != event_shape or leading not in (None, count):
+        expected = ", ".join(["..." if leading is None else "batch", *map(str, event_shape)])
+        raise ValueError(f"{where}: expected shape ({expected}), got {tuple(x.shape)}")
 
 
 def require_inside(where: str, x: Tensor, low: float, high: float) -> None:
     """Raise ``ValueError`` unless all values lie strictly between two bounds, if one may look."""
-    if values_are_visible() and not ((x > low) & (x < high)).all():
+    if values_are_visible(x) and not ((x > low) & (x < high)).all():
         outside = x[~((x > low) & (x < high))][0].item()
         raise ValueError(
             f"{where}: expected values strictly between {low} and {high}, got {outside:g}"

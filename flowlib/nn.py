@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from flowlib.flow import as_ints
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
     """A plain network of linear layers, with nothing after the last.
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
@@ -20,7 +20,8 @@ class MLP(nn.Sequential):
 
     Args:
         inputs: the number of inputs.
-        hidden: the widths of the hidden layers, such as ``(64, 64)``; ``()`` for one linear map.
+        hidden: the widths of the hidden layers, such as ``(64, 64)``, or the width of the only
+            one; ``()`` for a linear map.
         outputs: the number of outputs.
         activation: makes the activation between two layers.
 
@@ -28,6 +29,7 @@ class MLP(nn.Sequential):
         ValueError: if a width is not positive.
 
     Example:
+        >>> import torch
         >>> MLP(3, (64, 64), 4)(torch.randn(10, 3)).abs().max().item()
         0.0
     """
@@ -35,11 +37,13 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         inputs: int,
-        hidden: Sequence[int],
+        hidden: int | Sequence[int],
         outputs: int,
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
-        widths = as_ints([inputs, *hidden, outputs])
+        super().__init__()
+        within = as_ints(hidden)
+        widths = None if within is None else as_ints([inputs, *within, outputs])
         if widths is None or min(widths) < 1:
             raise ValueError(
                 f"MLP: expected positive widths, got inputs={inputs}, hidden={hidden}, "
@@ -48,6 +52,10 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), activation()]
-        super().__init__(*layers[:-1])
-        nn.init.zeros_(self[-1].weight)
-        nn.init.zeros_(self[-1].bias)
+        self.layers = nn.Sequential(*layers[:-1])
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., inputs)`` to ``(..., outputs)``."""
+        return self.layers(x)

@@ -153,7 +153,12 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     Args:
         history: what :func:`flowlib.fit` returned.
         ax: where to draw; new axes if there are none.
+
+    Raises:
+        ValueError: if no step was taken.
     """
+    if not history.train:
+        raise ValueError("plot_history: no step was taken, there is nothing to draw")
     ax = ax or plt.subplots(figsize=(6.4, 3.2))[1]
     losses = np.array(history.train)
     steps = np.arange(1, len(losses) + 1)
@@ -165,12 +170,11 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
         ax.plot(*zip(*history.valid, strict=True), "o-", color=THIRD, ms=4, label="validation")
         ax.axvline(history.best_step, color=GREY, lw=0.8, ls=":")
         ax.text(history.best_step, 0.98, " best", transform=ax.get_xaxis_transform(), va="top")
-    if len(losses):
-        # The first steps of a run are often so bad that nothing else could be seen.
-        shown = np.concatenate([smooth, [value for _, value in history.valid]])
-        low, high = shown.min(), np.quantile(shown, 0.98)
-        margin = 0.1 * max(high - low, 1e-3)
-        ax.set_ylim(low - margin, high + 2 * margin)
+    # The first steps of a run are often so bad that nothing else could be seen.
+    shown = np.concatenate([smooth, [value for _, value in history.valid]])
+    low, high = shown.min(), np.quantile(shown, 0.98)
+    margin = 0.1 * max(high - low, 1e-3)
+    ax.set_ylim(low - margin, high + 2 * margin)
     ax.set(xlabel="step", ylabel="nats per point")
     ax.legend()
     return ax

@@ -9,10 +9,13 @@ would have seen.
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import operator
 import os
 import pickle
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -90,14 +93,18 @@ def fit(
         schedule: ``"cosine"``, falling to zero along half a cosine, or ``"constant"``.
         clip_norm: the largest norm of a gradient; longer ones are shortened to it.
         validation: the share of ``data`` kept from training to choose the weights by, or data of
-            its own, or 0 for none. By default a tenth, and none if ``data`` is a function.
+            its own, with a context if ``data`` has one, or 0 for none. By default a tenth, and
+            none if ``data`` is a function.
         eval_every: steps between two looks at the validation part, and between checkpoints.
-        patience: stop after so many looks without a better one; by default never.
+        patience: stop after so many looks without a better one; by default never. It needs a
+            validation part.
         seed: of the split, the batches, and whatever else is random inside the flow. The
             caller's own random state is left as it is.
         device: where to train; ``"auto"`` takes ``cuda``, ``mps`` or ``cpu``, the first there is.
         checkpoint: a file that the run's whole state is written to now and then. If it exists,
-            the run goes on from there, and on a CPU ends with the bits it would have had.
+            the run goes on from there, and on a CPU ends with the bits it would have had. A file
+            of a run with other settings, weights or data is refused, as far as can be seen: a
+            function's data cannot.
         progress: whether to show a bar; by default when the environment variable
             ``FLOWLIB_PROGRESS`` is not 0.
 
@@ -109,8 +116,9 @@ def fit(
         ValueError: if ``data`` has the wrong shape, no row or one, or values that are not finite;
             if an argument is out of its range; if the checkpoint is of another run.
         OSError: if nothing can be written at ``checkpoint``; raised before the first step.
-        FloatingPointError: if a loss or a gradient stops being finite. The flow then has its best
-            weights, and the error the run so far as its ``history``.
+        FloatingPointError: if a loss, a gradient or a validation loss stops being finite. The
+            flow then has its best weights, and the error the run so far as its ``history``. Any
+            other error that comes out of a step leaves the best weights, too.
 
     Example:
         >>> from flowlib import LULinear, StandardNormal
@@ -120,9 +128,9 @@ def fit(
         >>> history.valid[-1][1] < history.valid[0][1]
         True
     """
-    _require_ready("fit", flow, seed)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"fit: expected a positive number as batch_size, got {batch_size!r}")
+    seed = _count("fit", "seed", seed, 0)
+    batch_size = _count("fit", "batch_size", batch_size, 1)
+    dtype = _require_weights("fit", flow)
     if callable(data):
         if isinstance(validation, Real) and validation:
             raise ValueError("fit: a function has no share to hold out; give validation data")
@@ -138,16 +146,22 @@ def fit(
         if not _is_rows(validation):
             rows, valid = _hold_out(rows, 0.1 if validation is None else validation, seed)
         if len(rows[0]) < 2:
-            raise ValueError(f"fit: expected at least 2 rows to train on, got {len(rows[0])}")
+            held = f", and {len(valid[0])} to validate" if valid is not None else ""
+            raise ValueError(f"fit: expected 2 rows or more to train on, got {len(rows[0])}{held}")
         order = _Order(len(rows[0]), batch_size, seed)
 
         def batch(step: int) -> tuple[Tensor, ...]:
             index = order.batch(step)
             return tuple(part[index] for part in rows)
 
-        about = f"{len(rows[0])} rows in batches of {order.batch_size}"
+        about = f"{len(rows[0])} rows in batches of {order.batch_size}, digest {_digest(rows)}"
     if valid is None:
         valid = _as_rows(flow, "validation", validation, "fit")
+        if not callable(data) and len(valid) != len(rows):
+            raise ValueError(
+                f"fit: expected validation as {'(x, context)' if len(rows) == 2 else 'x alone'}, "
+                "like data"
+            )
 
     def nll(part: tuple[Tensor, ...]) -> Tensor:
         return -flow.log_prob(*_on(flow, part))
@@ -160,8 +174,9 @@ def fit(
         "fit", flow, lambda step: nll(batch(step)).mean(),
         first=lambda: _on(flow, batch(1)),
         evaluate=evaluate if len(valid[0]) else None,
-        about=about, steps=steps, lr=lr, schedule=schedule, clip_norm=clip_norm,
-        eval_every=eval_every, patience=patience, seed=seed, device=device,
+        about=f"{about}, {len(valid[0])} to validate, {dtype}",
+        steps=steps, lr=lr, schedule=schedule, clip_norm=clip_norm, eval_every=eval_every,
+        patience=patience, seed=seed, device=device,
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
 
@@ -209,10 +224,10 @@ def fit_variational(
 
     Source: Rezende and Mohamed (2015), eq. 15; Papamakarios et al. (2021), section 2.3.2.
     """
-    _require_ready("fit_variational", flow, seed)
-    for name, value, least in (("batch_size", batch_size, 1), ("validation", validation, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"fit_variational: expected {name} of {least} or more, got {value!r}")
+    seed = _count("fit_variational", "seed", seed, 0)
+    batch_size = _count("fit_variational", "batch_size", batch_size, 1)
+    validation = _count("fit_variational", "validation", validation, 0)
+    dtype = _require_weights("fit_variational", flow)
 
     def loss(n: int) -> Tensor:
         x, log_q = flow.rsample_and_log_prob(n)
@@ -229,17 +244,35 @@ def fit_variational(
 
     return _train(
         "fit_variational", flow, lambda step: loss(batch_size), first=None,
-        evaluate=evaluate if validation else None, about=f"{batch_size} draws a step",
+        evaluate=evaluate if validation else None,
+        about=f"{batch_size} draws a step, {validation} to validate, {dtype}",
         steps=steps, lr=lr, schedule=schedule, clip_norm=clip_norm, eval_every=eval_every,
         patience=patience, seed=seed, device=device, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
 
 
-def _require_ready(where: str, flow: Flow, seed: int) -> None:
+def _require_weights(where: str, flow: Flow) -> torch.dtype:
     if not any(p.requires_grad for p in flow.parameters()):
         raise ValueError(f"{where}: the flow has no weights to train")
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"{where}: expected a seed of 0 or more, got {seed!r}")
+    return next(flow.parameters()).dtype
+
+
+def _count(where: str, name: str, value: int, least: int) -> int:
+    """An int of any kind that is large enough, as Python's own."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise ValueError(f"{where}: expected a whole {name} of {least} or more, got {value!r}")
+    return count
+
+
+def _number(where: str, name: str, value: float) -> float:
+    """A positive, finite number of any kind, as Python's own."""
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{where}: expected a positive, finite {name}, got {value!r}")
+    return float(value)
 
 
 # --- the loop -----------------------------------------------------------------------------
@@ -264,33 +297,48 @@ def _train(
     checkpoint: str | Path | None,
     progress: bool | None,
 ) -> History:
-    for name, value in (
-        ("steps", steps), ("lr", lr), ("eval_every", eval_every), ("patience", patience),
-        ("clip_norm", clip_norm),
-    ):  # fmt: skip
-        optional = value is None and name in ("patience", "clip_norm")
-        if not optional and not (isinstance(value, Real) and value > 0):
-            raise ValueError(f"{where}: expected a positive {name}, got {value!r}")
+    steps, eval_every = _count(where, "steps", steps, 1), _count(where, "eval_every", eval_every, 1)
+    patience = None if patience is None else _count(where, "patience", patience, 1)
+    lr = _number(where, "lr", lr)
+    clip_norm = None if clip_norm is None else _number(where, "clip_norm", clip_norm)
+    if patience is not None and evaluate is None:
+        raise ValueError(f"{where}: patience needs a validation part, and there is none")
     if schedule not in ("cosine", "constant"):
         raise ValueError(f'{where}: expected schedule "cosine" or "constant", got {schedule!r}')
     parameters = [p for p in flow.parameters() if p.requires_grad]
     file = _Checkpoint(where, checkpoint, {
         "about": about, "steps": steps, "lr": lr, "schedule": schedule, "clip_norm": clip_norm,
         "eval_every": eval_every, "patience": patience, "seed": seed,
-        "weights": {name: list(p.shape) for name, p in flow.named_parameters()},
+        "weights": {
+            name: [*p.shape, "trained" if p.requires_grad else "frozen"]
+            for name, p in flow.named_parameters()
+        },
     })  # fmt: skip
     show = os.environ.get("FLOWLIB_PROGRESS") != "0" if progress is None else progress
     history = History()
-    with _at(flow, _device(device, flow)), _random_streams(flow) as stream:
+    at = _device(device, flow)
+    with torch.enable_grad(), _at(flow, at), _random_streams(at) as stream:
         run = _Run(flow, torch.optim.Adam(parameters, lr=lr), history)
         if not file.load(run):
             if first is not None:
                 stream(seed, FIRST)
                 flow.initialize(*first())
             run.keep(0, math.inf)  # what a failure in the first steps goes back to
+
+        def require_sane(step: int, **values: float) -> None:
+            for what, value in values.items():
+                if not math.isfinite(value):
+                    error = FloatingPointError(
+                        f"{where}: the {what} is {value} at step {step}; the flow has its weights "
+                        f"of step {history.best_step}. Try a smaller lr (it was {lr:g}), clip_norm "
+                        f"(it was {clip_norm}), or data on a common scale"
+                    )
+                    error.history = history
+                    raise error
+
         bar = tqdm(total=steps, initial=len(history.train), disable=not show, desc=where)
         flow.train()
-        recent = 0  # the training losses since the last look begin here
+        recent = len(history.train)  # the training losses since the last look begin here
         try:
             for step in range(len(history.train) + 1, steps + 1):
                 if history.stopped_early:
@@ -301,16 +349,7 @@ def _train(
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf)
                 value = loss.item()
-                for what, number in (("loss", value), ("gradient's norm", norm.item())):
-                    if not math.isfinite(number):
-                        run.restore()
-                        error = FloatingPointError(
-                            f"{where}: the {what} is {number} at step {step}; the flow has its "
-                            f"weights of step {history.best_step}. Try a smaller lr (it was "
-                            f"{lr:g}), clip_norm (it was {clip_norm}), or data on a common scale"
-                        )
-                        error.history = history
-                        raise error
+                require_sane(step, **{"loss": value, "gradient's norm": norm.item()})
                 falling = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
                 run.optimizer.param_groups[0]["lr"] = lr * (
                     falling if schedule == "cosine" else 1.0
@@ -329,6 +368,7 @@ def _train(
                     with torch.no_grad():
                         judged = evaluate()
                     flow.train()
+                    require_sane(step, **{"validation loss": judged})
                     history.valid.append((step, judged))
                     run.offer(step, judged)
                     bar.set_postfix(valid=f"{judged:.3f}")
@@ -338,6 +378,9 @@ def _train(
         except KeyboardInterrupt:
             # No checkpoint here: a step may be half done. The last one on disk is whole.
             history.interrupted = True
+        except Exception:
+            run.restore()
+            raise
         finally:
             bar.close()
         if evaluate is not None:
@@ -458,22 +501,32 @@ def _device(device: str | torch.device, flow: Flow) -> torch.device:
 
 @contextmanager
 def _at(flow: Flow, device: torch.device) -> Iterator[None]:
-    """The flow on a device, in whichever mode; afterwards as and where it was."""
-    home, mode = next(flow.parameters()).device, flow.training
+    """The flow on a device, in whichever mode; afterwards as and where each part was."""
+    home, modes = next(flow.parameters()).device, {m: m.training for m in flow.modules()}
     flow.to(device)
     try:
         yield
     finally:
         flow.to(home)
-        flow.train(mode)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
-def _random_streams(flow: Flow) -> Iterator[Callable[[int, int], None]]:
+def _random_streams(device: torch.device) -> Iterator[Callable[[int, int], None]]:
     """A function that starts torch's random stream of a seed and a step; the caller's is kept."""
-    device = next(flow.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield lambda seed, step: torch.manual_seed(_mixed(seed, step))
+
+        def stream(seed: int, step: int) -> None:
+            mixed = _mixed(seed, step)
+            torch.random.default_generator.manual_seed(mixed)
+            if device.type == "cuda":  # this one alone: others are not ours, and were not kept
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(mixed)
+            elif device.type == "mps":
+                torch.mps.manual_seed(mixed)
+
+        yield stream
 
 
 def _mixed(seed: int, step: int) -> int:
@@ -520,6 +573,14 @@ def _as_rows(flow: Flow, name: str, data: Rows, where: str) -> tuple[Tensor, ...
     for label, part in zip(names, rows, strict=True):
         require_finite(where, label, part)
     return tuple(rows)
+
+
+def _digest(rows: tuple[Tensor, ...]) -> str:
+    """A few digits that other rows would hardly have."""
+    return format(
+        functools.reduce(lambda crc, part: zlib.crc32(part.cpu().numpy().tobytes(), crc), rows, 0),
+        "08x",
+    )
 
 
 def _on(flow: Flow, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -188,6 +188,29 @@ def test_gradients_reach_every_parameter_from_both_directions(case):
             assert parameter.numel() == 0 or parameter.grad.abs().sum() > 0, name
 
 
+def test_the_log_dets_gradient_is_autodiffs(case):
+    """A log-determinant may have the right value and still not be differentiated."""
+    case.b.double()
+    parameters = [p for p in case.b.parameters() if p.numel()]
+    for f, x in case.both(3, dtype=torch.float64):
+        inputs = [x.requires_grad_(), *parameters]
+        claimed, true = f(x)[1].sum(), sum(differentiable_log_det(f, row) for row in x)
+        for ours, exact in zip(gradients(claimed, inputs), gradients(true, inputs), strict=True):
+            torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-8)
+
+
+def differentiable_log_det(f, row):
+    J = torch.autograd.functional.jacobian(lambda v: f(v[None])[0][0], row, create_graph=True)
+    return torch.linalg.slogdet(J.reshape(row.numel(), row.numel()))[1]
+
+
+def gradients(value, inputs):
+    """The gradient by each input, zero where the value does not depend on it."""
+    if not value.requires_grad:
+        return [torch.zeros_like(p) for p in inputs]
+    return torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+
+
 def test_the_input_is_left_alone(case):
     for f, x in case.both(5):
         kept = x.clone()

@@ -17,11 +17,13 @@ from flowlib import (
     Compose,
     Coupling,
     Flow,
+    MultivariateNormal,
     RealNVP,
     StandardNormal,
     alternating_mask,
     datasets,
     fit,
+    fit_variational,
     half_mask,
     random_mask,
 )
@@ -240,7 +242,66 @@ def test_batch_norm_in_evaluation_does_not_mix_rows_and_in_training_does():
         norm(x[:1])
 
 
+def test_actnorm_knows_a_constant_from_a_small_deviation():
+    x = torch.stack([torch.randn(500) * 1e-7, torch.full((500,), 1234.567), torch.zeros(500)], 1)
+    norm = ActNorm(3)
+    norm.initialize(x)
+    assert norm(x)[0][:, 0].std().item() == pytest.approx(1, rel=0.01)
+    assert norm.log_scale[1:].tolist() == [0, 0]
+
+
+def test_weights_that_were_trained_are_not_started_again():
+    flow = RealNVP(2, n_layers=2, hidden=(8,))
+    target = MultivariateNormal([5.0, 5.0], [[0.1, 0.0], [0.0, 0.1]])
+    fit_variational(flow, target.log_prob, steps=20, lr=0.05)
+    before = copy.deepcopy(flow.state_dict())
+    flow.initialize(target.sample(500))  # what a fit to data would do next
+    for name, value in flow.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_batch_norm_starts_from_the_data():
+    flow = Flow(Compose([BatchNorm(2), ActNorm(2)]), StandardNormal(2))
+    x = torch.randn(100, 2) + 50
+    flow.initialize(x)
+    torch.testing.assert_close(flow.bijection[0].running_mean, x.mean(0))
+    torch.testing.assert_close(flow.bijection[0].running_var, x.var(0, correction=0))
+
+
 # --- bad input ----------------------------------------------------------------------------
+
+
+def test_another_mask_travels_with_its_weights():
+    def make(seed):
+        mask = random_mask(6, torch.Generator().manual_seed(seed))
+        return Coupling(mask, MLP(3, (8,), 6, torch.nn.Tanh), Affine(3))
+
+    one, two = make(0), make(1)
+    for p in one.parameters():
+        p.data.normal_()
+    two.load_state_dict(one.state_dict())
+    x = torch.randn(4, 6)
+    assert torch.equal(one(x)[0], two(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "transformer", "message"),
+    [
+        (MLP(2, (8,), 1), Additive(), "2 coordinates to move with 1 parameters .* made 1"),
+        (MLP(2, (8,), 2), Affine(2), "with 2 parameters each, and the conditioner made 2"),
+        (MLP(2, (8,), 6), Affine(2), "made 6"),
+        (MLP(2, (8,), 4), Affine(1), r"Affine: expected shape \(batch, 1\)"),
+    ],
+)
+def test_parts_that_do_not_fit(conditioner, transformer, message):
+    layer = Coupling(half_mask(4), conditioner, transformer)
+    for way in (layer.forward, layer.inverse):
+        with pytest.raises(ValueError, match=message):
+            way(torch.zeros(3, 4))
+
+
+def test_one_width_is_one_hidden_layer():
+    assert [type(m).__name__ for m in MLP(2, 8, 1).layers] == ["Linear", "ReLU", "Linear"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flowlib import (
+    Bijection,
     Compose,
     DiagonalNormal,
     ElementwiseAffine,
@@ -205,6 +206,17 @@ BASES = {
 }
 
 
+EXACT = {
+    "StandardNormal": torch.distributions.Normal(torch.zeros(2, 2), torch.ones(2, 2)),
+    "DiagonalNormal": torch.distributions.Normal(
+        torch.tensor([[0.0, 1.0], [2.0, -1.0]]), torch.tensor([[1.0, 2.0], [0.5, 3.0]])
+    ),
+    "MultivariateNormal": torch.distributions.MultivariateNormal(
+        torch.tensor([1.0, 2.0]), torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+    ),
+}
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_every_base(name):
     base = BASES[name]()
@@ -218,7 +230,19 @@ def test_every_base(name):
     one, two = (base.sample(4, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(one, two)
     twin = BASES[name]()
+    for buffer in twin.state_dict().values():
+        buffer.zero_()
     twin.load_state_dict(base.state_dict())
+    with pytest.raises(ValueError, match=rf"{name}: expected shape \(\.\.\., "):
+        base.log_prob(torch.zeros(3, 1))  # broadcasting would make some number of it
+    z = base.sample(40_000, generator=torch.Generator().manual_seed(0)).double()
+    double_base = copy.deepcopy(base).double()
+    # The mean of log p over its own draws is minus the entropy, and integrates to one elsewhere.
+    exact = EXACT[name]
+    log_p = double_base.log_prob(z)
+    assert abs(log_p.mean() + exact.entropy().sum()) < 4 * log_p.std() / math.sqrt(len(z))
+    errors = (z.mean(0) - exact.mean) / (exact.variance / len(z)).sqrt()
+    assert errors.abs().max() < 4
     z = base.sample(6)
     torch.testing.assert_close(torch.func.vmap(base.log_prob)(z), twin.log_prob(z))
     compiled = torch.compile(base.log_prob, backend="aot_eager", fullgraph=True)
@@ -305,3 +329,61 @@ def test_bad_context(x, context, message):
 def test_numpys_ints_are_ints():
     assert as_event_shape(np.int64(3)) == (3,)
     assert StandardNormal(np.int32(2)).sample(np.int64(4)).shape == (4, 2)
+
+
+# --- what is not this flow's -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (ElementwiseAffine(1), torch.zeros(2, 5)),
+        (ElementwiseAffine((2, 3)), torch.zeros(2, 3)),
+        (Permutation([1, 0]), torch.zeros(2, 3)),
+        (LULinear(3), torch.zeros(2, 2)),
+    ],
+)
+def test_a_map_of_another_shape_is_refused_where_broadcasting_would_hide_it(f, x):
+    flow = Flow(f, StandardNormal(x.shape[1:]))
+    for go in (lambda: flow.log_prob(x), lambda: flow.sample(2)):
+        with pytest.raises(ValueError, match="expected"):
+            go()
+
+
+class Adds(Bijection):
+    """z = x - context, row by row."""
+
+    def forward(self, x, context=None):
+        return x - context, x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z + context, z.new_zeros(len(z))
+
+
+def test_every_row_of_context_meets_its_own_draws():
+    flow = Flow(Adds(), StandardNormal(1))
+    context = torch.arange(6.0).reshape(3, 2, 1) * 1000
+    x, log_prob = flow.rsample_and_log_prob((4,), context)
+    assert x.shape == (4, 3, 2, 1)
+    assert ((x - context).abs() < 10).all()
+    torch.testing.assert_close(flow.log_prob(x, context), log_prob, rtol=0, atol=1e-3)
+
+
+def test_a_slice_of_a_chain_is_a_chain():
+    f = Compose([LULinear(2), ElementwiseAffine(2), LULinear(2)])
+    x = torch.randn(3, 2)
+    assert isinstance(f[1:], Compose)
+    assert [*f[1:]] == [f[1], f[2]]
+    torch.testing.assert_close(f[1:](f[0](x)[0])[0], f(x)[0])
+
+
+def test_what_is_given_is_copied():
+    order = torch.tensor([1, 0, 2])
+    f = Permutation(order)
+    order.zero_()
+    assert f.order.tolist() == [1, 0, 2]
+
+
+def test_meta_tensors_have_shapes_and_no_values():
+    flow = linear_flow().float().to("meta")
+    assert flow.log_prob(torch.empty(5, 2, device="meta")).shape == (5,)

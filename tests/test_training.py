@@ -11,8 +11,10 @@ import torch
 
 from flowlib import (
     Bijection,
+    Compose,
     ElementwiseAffine,
     Flow,
+    History,
     LULinear,
     MultivariateNormal,
     StandardNormal,
@@ -167,7 +169,7 @@ def test_ctrl_c_keeps_the_best_weights_and_returns_the_history():
         (torch.tensor(1.0), r"got \(\)"),
         (torch.zeros(0, 2), "data is empty"),
         (np.zeros((0, 2)), "data is empty"),
-        (torch.zeros(1, 2), "at least 2 rows to train on, got"),
+        (torch.zeros(1, 2), "2 rows or more to train on, got 0, and 1 to validate"),
         (torch.tensor([[0, 0], [0, math.nan]]), r"got nan at data\[1, 1\]"),
     ],
 )
@@ -180,7 +182,9 @@ def test_bad_data(data, message):
     "argument",
     [
         {"steps": 0}, {"batch_size": 0}, {"lr": -1.0}, {"validation": 1.0}, {"eval_every": 0},
-        {"patience": 0}, {"clip_norm": 0.0}, {"schedule": "linear"}, {"seed": -1},
+        {"patience": 0}, {"clip_norm": 0.0}, {"schedule": "linear"}, {"seed": -1}, {"steps": 2.5},
+        {"eval_every": 2.5}, {"patience": 1.5}, {"lr": math.inf}, {"lr": "a"},
+        {"validation": 0, "patience": 3},
     ],
 )  # fmt: skip
 def test_bad_arguments(argument):
@@ -272,6 +276,17 @@ def test_schedules_and_clipping():
         assert max(moved) == pytest.approx(0.1, rel=1e-3)  # Adam's first step, at the full rate
         last[schedule] = fit(linear_flow(2), x, steps=60, lr=0.1, schedule=schedule).train[-1]
     assert last["cosine"] != last["constant"]
+    rates = []
+    step = torch.optim.Adam.step
+
+    def watched(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", watched)
+        fit(linear_flow(2), x, steps=4, lr=0.1)
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
     norms = []
 
     class Watched(ElementwiseAffine):
@@ -302,6 +317,63 @@ def test_the_callers_randomness_and_mode_are_left_alone():
     fit(flow, torch.zeros(20, 2) + torch.arange(20.0)[:, None], steps=3)
     assert torch.equal(torch.rand(3), expected)
     assert not flow.training
+
+
+def test_every_part_keeps_its_own_mode():
+    flow = Flow(Compose([LULinear(2), ElementwiseAffine(2)]), StandardNormal(2)).train()
+    flow.bijection[0].eval()
+    fit(flow, torch.randn(20, 2), steps=2)
+    assert [m.training for m in flow.bijection] == [False, True]
+
+
+def test_on_a_cpu_no_other_devices_randomness_is_touched(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("cuda was seeded"))
+    fit(linear_flow(2), torch.randn(20, 2), steps=2, device="cpu")
+
+
+def test_it_trains_where_the_caller_has_switched_gradients_off():
+    flow = linear_flow(2)
+    with torch.no_grad():
+        fit(flow, torch.randn(50, 2) + 3, steps=5)
+    assert flow.bijection.bias.abs().sum() > 0
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    options = {
+        "steps": np.int64(4), "batch_size": np.int32(8), "lr": np.float64(0.01),
+        "clip_norm": np.float32(1), "seed": np.int64(3), "eval_every": np.int64(2),
+        "checkpoint": tmp_path / "run.pt",
+    }  # fmt: skip
+    x = torch.randn(40, 2)
+    assert fit(linear_flow(2), x, **options) == fit(linear_flow(2), x, **options)
+
+
+def test_what_goes_wrong_in_a_step_leaves_the_best_weights():
+    def batch(step):
+        if step == 30:
+            raise RuntimeError("the data base is gone")
+        return torch.randn(16, 2, generator=torch.Generator().manual_seed(step)) + 3
+
+    flow, other = linear_flow(2), linear_flow(2)
+    valid = torch.randn(20, 2) + 3
+    with pytest.raises(RuntimeError, match="the data base is gone"):
+        fit(flow, batch, steps=40, lr=0.1, eval_every=10, schedule="constant", validation=valid)
+    fit(other, batch, steps=20, lr=0.1, eval_every=10, schedule="constant", validation=valid)
+    assert torch.equal(flow.bijection.bias, other.bijection.bias)
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error():
+    valid = torch.randn(20, 2)
+    valid[0] = 1e25
+    with pytest.raises(FloatingPointError, match="the validation loss is inf at step 50"):
+        fit(linear_flow(2), torch.randn(200, 2), steps=60, validation=valid)
+
+
+def test_validation_has_a_context_where_data_has_one():
+    flow = Flow(ShiftByContext(), StandardNormal(1))
+    x, context = torch.randn(50, 1), torch.randn(50, 1)
+    with pytest.raises(ValueError, match=r"expected validation as \(x, context\)"):
+        fit(flow, (x, context), validation=x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
@@ -426,11 +498,19 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "run.pt"
-    fit(linear_flow(2), torch.randn(60, 2), steps=20, checkpoint=path)
+    x = torch.randn(60, 2)
+    fit(linear_flow(2), x, steps=20, checkpoint=path)
     with pytest.raises(ValueError, match=r"of another run: lr was 0\.001, is 0\.5"):
-        fit(linear_flow(2), torch.randn(60, 2), steps=20, lr=0.5, checkpoint=path)
+        fit(linear_flow(2), x, steps=20, lr=0.5, checkpoint=path)
     with pytest.raises(ValueError, match=r"of another run: .*weights was"):
         fit(linear_flow(3), torch.randn(60, 3), steps=20, checkpoint=path)
+    with pytest.raises(ValueError, match=r"of another run: about was .*digest"):
+        fit(linear_flow(2), torch.randn(60, 2), steps=20, checkpoint=path)
+    frozen = linear_flow(2)
+    frozen.bijection.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"of another run: .*frozen"):
+        fit(frozen, torch.randn(60, 2), steps=20, checkpoint=path)
+    assert frozen.bijection.lower.item() == 0
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="is no checkpoint"):
         fit(linear_flow(2), torch.randn(60, 2), steps=20, checkpoint=path)
@@ -479,9 +559,35 @@ def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path):
     assert len(expected.train) == len(resumed.train)
 
 
+def test_a_resumed_run_without_validation_knows_its_best_stretch(tmp_path):
+    """A NaN after the resumption goes back to where it would have gone without it."""
+
+    def best_step(stop):
+        def batch(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            made = torch.randn(16, 2, generator=torch.Generator().manual_seed(step)) + 3
+            return made * (1e30 if step == 45 else 1)
+
+        try:
+            fit(
+                linear_flow(2), batch, steps=60, lr=0.05, eval_every=10, schedule="constant",
+                checkpoint=tmp_path / "run.pt",
+            )  # fmt: skip
+        except FloatingPointError as error:
+            return error.history.best_step
+
+    assert best_step(35) is None
+    resumed = best_step(None)
+    (tmp_path / "run.pt").unlink()
+    assert resumed == best_step(None) == 40
+
+
 def test_a_history_plots_itself():
     history = fit(linear_flow(2), torch.randn(100, 2), steps=60, eval_every=10)
     ax = history.plot()
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["training", "validation"]
     assert ax.lines[2].get_xdata().tolist() == [10, 20, 30, 40, 50, 60]
+    with pytest.raises(ValueError, match="no step was taken"):
+        History().plot()

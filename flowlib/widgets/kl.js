@@ -506,7 +506,7 @@ function greys() {
   return make("div", { class: "fl-greys" },
     make("div", { class: "fl-ramp", "aria-hidden": "true" }),
     make("div", { class: "fl-stops" }, ...stops.map((v) => make("span", { style: `left:${at(v)}%` }, `${v}`))),
-    make("div", {}, "nats above the lowest; ○ minima"));
+    make("div", {}, "grey: nats above the lowest. ○ minima, with their nats"));
 }
 
 // --- the explorer ---------------------------------------------------------------------------

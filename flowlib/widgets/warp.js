@@ -377,7 +377,7 @@ function matrixView({ get, write, reset }) {
   const body = latent.add("path", patch);
   const arrows = [0, 1].map(() => latent.add("path", line("var(--fl-ink)", 3, { "stroke-linecap": "round" })));
   const names = [1, 2].map((j) => {
-    const text = label(latent, "");
+    const text = label(latent, "", { class: "fl-math fl-cased" });
     text.append("a", make("svg:tspan", { dy: 4, "font-size": 11 }, `${j}`));
     return text;
   });
