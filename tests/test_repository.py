@@ -61,8 +61,8 @@ def test_an_explorer_publishes_a_page_that_depends_on_its_state_only():
     one, two, other = WarpExplorer(), WarpExplorer(), WarpExplorer(point=[0, 1])
     pages = [e._repr_mimebundle_()[0]["text/html"] for e in (one, two, other)]
     assert pages[0] == pages[1] != pages[2]
-    ids = [re.search(r'id="([^"]+)"', page)[1] for page in pages]
-    assert ids[0] != ids[2]
+    keys = [re.search(r'data-key="([^"]+)"', page)[1] for page in pages]
+    assert keys[0] != keys[2]
     assert pages[0].count("</script") == 1
     assert repr(one) == "WarpExplorer(matrix=[[1.25, 0.5], [-0.25, 1.0]])"
 
