@@ -106,7 +106,7 @@ class Additive(nn.Module):
 class Affine(nn.Module):
     r"""``z = x exp(s) + t``: a transformer with two parameters a coordinate.
 
-    The log-scale is bounded on both sides, ``s = b tanh(s' / b)`` with a learned ``b`` for each
+    The log-scale is bounded on both sides, ``s = b tanh(s')`` with a learned ``b`` for each
     coordinate, so that a single outlier cannot make it explode and it can expand as well as
     shrink. At ``s' = t = 0`` it is the identity.
 
@@ -133,7 +133,7 @@ class Affine(nn.Module):
         if not 0 < bound < math.inf:
             raise ValueError(f"Affine: expected a positive bound, got {bound}")
         (dim,) = as_event_shape(dim)
-        self.log_bound = nn.Parameter(torch.full((dim,), math.log(bound)))
+        self.bound = nn.Parameter(torch.full((dim,), float(bound)))
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
@@ -146,9 +146,8 @@ class Affine(nn.Module):
 
     def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
-        require_event("Affine", raw, self.log_bound.shape)
-        bound = self.log_bound.exp()
-        return bound * torch.tanh(raw / bound), shift
+        require_event("Affine", raw, self.bound.shape)
+        return self.bound * raw.tanh(), shift
 
 
 # --- the layer ----------------------------------------------------------------------------
@@ -185,11 +184,22 @@ class Coupling(Bijection):
                 "Coupling: expected a mask (D,) of bools, some True (kept) and some False "
                 f"(moved), got {mask.tolist()}"
             )
-        # Saved with the weights, which are of no use under another mask.
-        self.register_buffer("kept", mask.nonzero()[:, 0])
-        self.register_buffer("moved", (~mask).nonzero()[:, 0])
         self.conditioner = conditioner
         self.transformer = transformer
+        self.register_buffer("mask", mask.clone(), persistent=False)
+        self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
+        self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
+        # Halves are taken and put together as slices, which is faster than by their indices.
+        self.sizes = _runs(mask)
+
+    def get_extra_state(self) -> Tensor:
+        """The mask, saved with the weights, which are of no use under another one."""
+        return self.mask
+
+    def set_extra_state(self, mask: Tensor) -> None:
+        self.mask = mask.to(self.mask.device)
+        self.kept, self.moved = self.mask.nonzero()[:, 0], (~self.mask).nonzero()[:, 0]
+        self.sizes = _runs(mask)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._move(self.transformer.forward, x, context)
@@ -198,10 +208,9 @@ class Coupling(Bijection):
         return self._move(self.transformer.inverse, z, context)
 
     def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        require_event("Coupling", x, torch.Size([len(self.kept) + len(self.moved)]))
-        given = x.index_select(1, self.kept)
-        if context is not None:
-            given = torch.cat([given, context], 1)
+        require_event("Coupling", x, self.mask.shape)
+        kept, moving = self._split(x)
+        given = kept if context is None else torch.cat([kept, context], 1)
         params = self.conditioner(given)
         if params.shape[-1] != self.transformer.n_params * len(self.moved):
             raise ValueError(
@@ -209,8 +218,27 @@ class Coupling(Bijection):
                 f"{self.transformer.n_params} parameters each, and the conditioner made "
                 f"{params.shape[-1]}"
             )
-        moved, log_slope = transform(x.index_select(1, self.moved), params)
-        return x.index_copy(1, self.moved, moved), log_slope.sum(1)
+        moved, log_slope = transform(moving, params)
+        return self._join(x, kept, moved), log_slope.sum(1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.sizes is None:
+            return x.index_select(1, self.kept), x.index_select(1, self.moved)
+        first, second = x.split(self.sizes[:2], 1)
+        return (first, second) if self.sizes[2] else (second, first)
+
+    def _join(self, x: Tensor, kept: Tensor, moved: Tensor) -> Tensor:
+        if self.sizes is None:
+            return x.index_copy(1, self.moved, moved)
+        return torch.cat((kept, moved) if self.sizes[2] else (moved, kept), 1)
+
+
+def _runs(mask: Tensor) -> tuple[int, int, bool] | None:
+    """The sizes of a mask's two halves, and whether the first is kept; None if it has no two."""
+    ends = mask.diff().nonzero()
+    return (
+        (ends.item() + 1, len(mask) - ends.item() - 1, mask[0].item()) if len(ends) == 1 else None
+    )
 
 
 # --- normalization between the layers -------------------------------------------------------
@@ -400,7 +428,7 @@ class NICE(Flow):
         dim = _coupled_dim("NICE", event_shape, n_layers)
         layers: list[Bijection] = [ActNorm(dim)]
         for i in range(n_layers):
-            mask = alternating_mask(dim, i)
+            mask = half_mask(dim, second=bool(i % 2))
             moved = int((~mask).sum())
             layers.append(Coupling(mask, MLP(dim - moved + context_dim, hidden, moved), Additive()))
         super().__init__(Compose([*layers, ElementwiseAffine(dim)]), StandardNormal(dim))
@@ -437,11 +465,11 @@ class RealNVP(Flow):
         dim = _coupled_dim("RealNVP", event_shape, n_layers)
         layers: list[Bijection] = []
         for i in range(n_layers):
-            mask = alternating_mask(dim, i)
+            mask = half_mask(dim, second=bool(i % 2))
             moved = int((~mask).sum())
             conditioner = MLP(dim - moved + context_dim, hidden, 2 * moved)
-            layers += [ActNorm(dim), Coupling(mask, conditioner, Affine(moved))]
-        super().__init__(Compose([*layers, ActNorm(dim)]), StandardNormal(dim))
+            layers.append(Coupling(mask, conditioner, Affine(moved)))
+        super().__init__(Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]), StandardNormal(dim))
         self.context_dim = context_dim
 
 

@@ -14,6 +14,7 @@ This is the code of chapter 1.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from abc import ABC, abstractmethod
@@ -447,8 +448,8 @@ class StandardNormal(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
         require_event("StandardNormal", z, self.event_shape, leading=None)
-        event_dims = tuple(range(-len(self.event_shape), 0))
-        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(event_dims)
+        squared = z.square().sum(tuple(range(-len(self.event_shape), 0)))
+        return -0.5 * squared - 0.5 * math.log(2 * math.pi) * math.prod(self.event_shape)
 
     def sample(
         self,
@@ -713,7 +714,8 @@ class Flow(nn.Module):
             raise ValueError(
                 f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}"
             )
-        own = next((t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()), x)
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        own = next((t for t in tensors if t.is_floating_point()), x)
         if x.dtype != own.dtype:
             raise ValueError(
                 f"{where}: the flow is in {own.dtype}, {name} in {x.dtype}; "

@@ -78,6 +78,7 @@ def test_leading_shapes(lead):
     samples, log_p = flow.rsample_and_log_prob(lead)
     assert samples.shape == (*lead, 2)
     assert log_p.shape == lead
+    torch.testing.assert_close(log_p, flow.log_prob(samples))
 
 
 def test_context_broadcasts_against_x():

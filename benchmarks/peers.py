@@ -1,0 +1,92 @@
+"""The same RealNVP in four libraries: couplings on alternating halves, networks of the same size.
+
+Each entry makes a model with `log_prob(x)`, `sample(n)` and `parameters()`. What a library's
+RealNVP has besides couplings and networks (ours: normalization at both ends, bounded scales;
+nflows: sigmoid scales) stays as its users get it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def flowlib(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
+    from flowlib import RealNVP
+
+    return RealNVP(dim, n_layers=layers, hidden=hidden)
+
+
+class Zuko(nn.Module):
+    def __init__(self, dim, layers, hidden):
+        super().__init__()
+        import zuko
+
+        self.flow = zuko.flows.RealNVP(dim, transforms=layers, hidden_features=hidden)
+
+    def log_prob(self, x):
+        return self.flow().log_prob(x)
+
+    def sample(self, n):
+        return self.flow().sample((n,))
+
+
+class Normflows(nn.Module):
+    def __init__(self, dim, layers, hidden):
+        super().__init__()
+        import normflows as nf
+
+        half = dim // 2  # the channels are split in half and swapped, so that dim is even
+        flows = []
+        for _ in range(layers):
+            net = nf.nets.MLP([dim - half, *hidden, 2 * half], init_zeros=True)
+            flows += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(dim, mode="swap")]
+        base = nf.distributions.DiagGaussian(dim, trainable=False)
+        self.flow = nf.NormalizingFlow(base, flows)
+
+    def log_prob(self, x):
+        return self.flow.log_prob(x)
+
+    def sample(self, n):
+        return self.flow.sample(n)[0]
+
+
+class Network(nn.Module):
+    """A plain network with nflows' second argument."""
+
+    def __init__(self, inputs, hidden, outputs):
+        super().__init__()
+        widths = [inputs, *hidden, outputs]
+        layers = []
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x, context=None):
+        return self.layers(x)
+
+
+class Nflows(nn.Module):
+    def __init__(self, dim, layers, hidden):
+        super().__init__()
+        from nflows.distributions.normal import StandardNormal
+        from nflows.flows.base import Flow
+        from nflows.transforms.base import CompositeTransform
+        from nflows.transforms.coupling import AffineCouplingTransform
+
+        steps = [
+            AffineCouplingTransform(
+                torch.arange(dim) % 2 == i % 2, lambda a, b: Network(a, hidden, b)
+            )
+            for i in range(layers)
+        ]
+        self.flow = Flow(CompositeTransform(steps), StandardNormal([dim]))
+
+    def log_prob(self, x):
+        return self.flow.log_prob(x)
+
+    def sample(self, n):
+        return self.flow.sample(n)
+
+
+REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
