@@ -7,6 +7,8 @@ nflows: sigmoid scales) stays as its users get it.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -58,7 +60,7 @@ class Network(nn.Module):
         super().__init__()
         widths = [inputs, *hidden, outputs]
         layers = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 

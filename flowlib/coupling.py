@@ -16,7 +16,7 @@ This is the code of chapter 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from flowlib.flow import (
     Compose,
     ElementwiseAffine,
     Flow,
+    Permutation,
     StandardNormal,
     as_event_shape,
     require_event,
@@ -106,13 +107,13 @@ class Additive(nn.Module):
 class Affine(nn.Module):
     r"""``z = x exp(s) + t``: a transformer with two parameters a coordinate.
 
-    The log-scale is bounded on both sides, ``s = b tanh(s')`` with a learned ``b`` for each
+    The log-scale is bounded on both sides, ``s = b tanh(s' / 2)`` with a learned ``b`` for each
     coordinate, so that a single outlier cannot make it explode and it can expand as well as
     shrink. At ``s' = t = 0`` it is the identity.
 
     Args:
         dim: how many coordinates it moves.
-        bound: where ``b`` starts.
+        bound: where ``b`` starts; ``range``, a parameter, is ``2 b``.
 
     Raises:
         ValueError: if ``bound`` is not positive.
@@ -128,12 +129,12 @@ class Affine(nn.Module):
 
     n_params = 2
 
-    def __init__(self, dim: int, bound: float = 2.0) -> None:
+    def __init__(self, dim: int, bound: float = 1.0) -> None:
         super().__init__()
         if not 0 < bound < math.inf:
             raise ValueError(f"Affine: expected a positive bound, got {bound}")
         (dim,) = as_event_shape(dim)
-        self.bound = nn.Parameter(torch.full((dim,), float(bound)))
+        self.range = nn.Parameter(torch.full((dim,), 2.0 * bound))
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
@@ -146,8 +147,9 @@ class Affine(nn.Module):
 
     def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
-        require_event("Affine", raw, self.bound.shape)
-        return self.bound * raw.tanh(), shift
+        require_event("Affine", raw, self.range.shape)
+        # half of tanh(s' / 2), by way of the sigmoid, which is five times as fast on a CPU
+        return self.range * (raw.sigmoid() - 0.5), shift
 
 
 # --- the layer ----------------------------------------------------------------------------
@@ -276,11 +278,11 @@ class ActNorm(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         require_event("ActNorm", x, self.event_shape)
-        return (x + self.shift) * self.log_scale.exp(), self._log_det(x)
+        return torch.addcmul(self.shift, x, self.log_scale.exp()), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         require_event("ActNorm", z, self.event_shape)
-        return z * (-self.log_scale).exp() - self.shift, -self._log_det(z)
+        return (z - self.shift) * (-self.log_scale).exp(), -self._log_det(z)
 
     def _log_det(self, x: Tensor) -> Tensor:
         places = math.prod(self.event_shape[1:])
@@ -296,7 +298,7 @@ class ActNorm(Bijection):
         # A coordinate that never changes is only moved; what scale it has, nobody can tell.
         changes = deviation > 1e-6 * mean.abs()
         log_scale = torch.where(changes, -deviation.log(), 0.0)
-        self.shift.copy_(-mean.reshape(self._shape()))
+        self.shift.copy_((-mean * log_scale.exp()).reshape(self._shape()))
         self.log_scale.copy_(log_scale.reshape(self._shape()))
 
 
@@ -396,10 +398,11 @@ class BatchNorm(Bijection):
 
 
 class NICE(Flow):
-    """Additive couplings on alternating coordinates, between two scales for each coordinate.
+    """Additive couplings, which keep volume, and a scale for each coordinate at the end.
 
-    The couplings keep volume. The :class:`ActNorm` before them starts where the data are; the
-    scales after them are the paper's last layer.
+    Layers come in pairs that keep complementary halves of the coordinates. Between two pairs the
+    coordinates are shuffled once and for all, so that the halves are not always the same. The
+    :class:`ActNorm` in front starts where the data are.
 
     Args:
         event_shape: the number of coordinates, at least 2.
@@ -426,17 +429,18 @@ class NICE(Flow):
         context_dim: int = 0,
     ) -> None:
         dim = _coupled_dim("NICE", event_shape, n_layers)
-        layers: list[Bijection] = [ActNorm(dim)]
-        for i in range(n_layers):
-            mask = half_mask(dim, second=bool(i % 2))
-            moved = int((~mask).sum())
-            layers.append(Coupling(mask, MLP(dim - moved + context_dim, hidden, moved), Additive()))
-        super().__init__(Compose([*layers, ElementwiseAffine(dim)]), StandardNormal(dim))
+        layers = _couplings(dim, n_layers, hidden, context_dim, lambda moved: Additive())
+        super().__init__(
+            Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]), StandardNormal(dim)
+        )
         self.context_dim = context_dim
 
 
 class RealNVP(Flow):
-    """Affine couplings on alternating coordinates, with :class:`ActNorm` before each.
+    """Affine couplings, and an :class:`ActNorm` in front that starts where the data are.
+
+    Layers come in pairs that keep complementary halves of the coordinates. Between two pairs the
+    coordinates are shuffled once and for all, so that the halves are not always the same.
 
     Args:
         event_shape: the number of coordinates, at least 2.
@@ -463,14 +467,30 @@ class RealNVP(Flow):
         context_dim: int = 0,
     ) -> None:
         dim = _coupled_dim("RealNVP", event_shape, n_layers)
-        layers: list[Bijection] = []
-        for i in range(n_layers):
-            mask = half_mask(dim, second=bool(i % 2))
-            moved = int((~mask).sum())
-            conditioner = MLP(dim - moved + context_dim, hidden, 2 * moved)
-            layers.append(Coupling(mask, conditioner, Affine(moved)))
-        super().__init__(Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]), StandardNormal(dim))
+        layers = _couplings(dim, n_layers, hidden, context_dim, Affine)
+        super().__init__(Compose([ActNorm(dim), *layers]), StandardNormal(dim))
         self.context_dim = context_dim
+
+
+def _couplings(
+    dim: int,
+    n_layers: int,
+    hidden: int | Sequence[int],
+    context_dim: int,
+    make_transformer: Callable[[int], nn.Module],
+) -> Iterator[Bijection]:
+    for i in range(n_layers):
+        if i and i % 2 == 0 and dim > 2:  # of two coordinates there are no other halves
+            yield Permutation.random(dim)
+        mask = half_mask(dim, second=i % 2 == 1)
+        moved = int((~mask).sum())
+        transformer = make_transformer(moved)
+        # Units that saturate: far from the data the conditioner says what it says at their edge.
+        # On small tables, ReLUs, which go on growing there, cost tens of nats.
+        conditioner = MLP(
+            dim - moved + context_dim, hidden, transformer.n_params * moved, nn.Hardtanh
+        )
+        yield Coupling(mask, conditioner, transformer)
 
 
 def _coupled_dim(where: str, event_shape: int | Sequence[int], n_layers: int) -> int:

@@ -98,18 +98,18 @@ class Compose(Bijection):
         self.bijections = nn.ModuleList(bijections)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(x.shape[0])
+        terms = []
         for bijection in self.bijections:
             x, term = bijection(x, context)
-            log_det = log_det + term
-        return x, log_det
+            terms.append(term)
+        return x, functools.reduce(operator.add, terms) if terms else x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(z.shape[0])
+        terms = []
         for bijection in reversed(self.bijections):
             z, term = bijection.inverse(z, context)
-            log_det = log_det + term
-        return z, log_det
+            terms.append(term)
+        return z, functools.reduce(operator.add, terms) if terms else z.new_zeros(z.shape[0])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         for bijection in self.bijections:
@@ -649,7 +649,8 @@ class Flow(nn.Module):
         Returns:
             ``n + context.shape[:-1] + event``.
         """
-        return self.rsample_and_log_prob(n, context, generator)[0]
+        _, x, _ = self._draw(n, context, generator)
+        return x
 
     def rsample_and_log_prob(
         self,
@@ -666,6 +667,17 @@ class Flow(nn.Module):
             ``x`` of shape ``n + context.shape[:-1] + event`` and ``log p(x)`` of the same shape
             without the event.
         """
+        z, x, log_det = self._draw(n, context, generator)
+        log_prob = self.base.log_prob(z) - log_det
+        return x, log_prob.reshape(x.shape[: x.dim() - len(self.event_shape)])
+
+    def _draw(
+        self,
+        n: int | Sequence[int],
+        context: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Base draws in one batch, what becomes of them in their shape, ``log|det dx/dz|``."""
         lead = as_sample_shape(n)
         self._check_context("sample", context)
         if context is not None:
@@ -673,8 +685,7 @@ class Flow(nn.Module):
             context = context.expand(*lead, context.shape[-1]).reshape(-1, context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
         x, log_det = self.bijection.inverse(z, context)
-        log_prob = self.base.log_prob(z) - log_det
-        return x.reshape(*lead, *self.event_shape), log_prob.reshape(lead)
+        return z, x.reshape(*lead, *self.event_shape), log_det
 
     @torch.no_grad()
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:

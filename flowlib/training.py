@@ -318,7 +318,7 @@ def _train(
     history = History()
     at = _device(device, flow)
     with torch.enable_grad(), _at(flow, at), _random_streams(at) as stream:
-        run = _Run(flow, torch.optim.Adam(parameters, lr=lr), history)
+        run = _Run(flow, torch.optim.Adam(parameters, lr=lr, fused=True), history)
         if not file.load(run):
             if first is not None:
                 stream(seed, FIRST)
