@@ -8,7 +8,7 @@ SITE   := _build/html
 # How notebooks run wherever their outputs are stored or compared: no progress bars, two threads.
 export FLOWLIB_PROGRESS ?= 0
 
-.PHONY: book lab notebooks test mistakes style address requirements vendor clean
+.PHONY: book lab notebooks test mistakes style address requirements bench vendor clean
 
 book: $(READY)
 	@$(BIN)/python tools/site.py $(SITE)
@@ -57,6 +57,19 @@ requirements:
 	    --no-emit-find-links --upgrade-package torch==2.13.0 --output-file requirements.txt pyproject.toml
 	sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' requirements.txt && rm requirements.txt.bak
 	rm -rf $(VENV)-pip-tools
+
+# flowlib beside its peers, in an environment of their own; about an hour on one core.
+BENCH := $(VENV)-bench
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/speed.py benchmarks/results/speed.json
+	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
+	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
+
+$(BENCH)/.ready: benchmarks/requirements.txt pyproject.toml
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
 
 # The browser assets in book/assets/vendor, fetched anew (needs npm; nothing else does).
 vendor:

@@ -95,6 +95,7 @@ def main() -> None:
             for peer in arguments.peers:
                 rows.append(learn(name, peer, seed))
                 print(rows[-1], flush=True)
+    arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(rows, indent=1))
 
 

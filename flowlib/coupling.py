@@ -15,6 +15,7 @@ This is the code of chapter 2.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -486,9 +487,13 @@ def _couplings(
         moved = int((~mask).sum())
         transformer = make_transformer(moved)
         # Units that saturate: far from the data the conditioner says what it says at their edge.
-        # On small tables, ReLUs, which go on growing there, cost tens of nats.
+        # On small tables, ReLUs, which go on growing there, cost tens of nats. In place, autograd
+        # keeps one array for each of them instead of two.
         conditioner = MLP(
-            dim - moved + context_dim, hidden, transformer.n_params * moved, nn.Hardtanh
+            dim - moved + context_dim,
+            hidden,
+            transformer.n_params * moved,
+            functools.partial(nn.Hardtanh, inplace=True),
         )
         yield Coupling(mask, conditioner, transformer)
 
