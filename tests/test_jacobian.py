@@ -447,7 +447,6 @@ def test_bad_arguments(arguments, error, message):
         ({"custom": [1.0]}, "custom: expected 4 finite numbers or none"),
         ({"custom": [0, 0, 0, math.inf]}, "custom"),
         ({"custom": ["a", 0, 0, 0]}, "custom"),
-        ({"table": []}, "table"),
     ],
 )
 def test_bad_states(traits, message):

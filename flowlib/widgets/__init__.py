@@ -1,7 +1,8 @@
 """Explorers: things to move with a hand and understand, one file each."""
 
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.warp import WarpExplorer
 
-__all__ = ["Explorer", "KLExplorer", "WarpExplorer"]
+__all__ = ["Explorer", "JacobianExplorer", "KLExplorer", "WarpExplorer"]
