@@ -300,6 +300,13 @@ def test_the_bends_numbers_are_autodiffs(watch):
         assert browser.readouts(warp) == pytest.approx(
             {"ratio": ratio, "det": det, "log_det": log_det, "error": error}, abs=1e-7
         )
+        # The determinant of this map forgets two of the Jacobian's entries; its picture does not.
+        drawn = warp.locator("svg").nth(1).locator('path[stroke-dasharray="6 4"]')
+        pixels = drawn.get_attribute("d").strip("MZ").split("L")
+        points = np.array([p.split() for p in pixels], float)
+        shown = np.stack([points[:, 0] - 160, 160 - points[:, 1]], 1) * 6 / 320
+        tangent = f(c) + side * (corners @ torch.func.jacrev(f)(c).T)
+        np.testing.assert_allclose(shown, tangent, atol=1e-3)
 
 
 def test_the_bends_handles(watch):
