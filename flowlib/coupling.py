@@ -15,7 +15,6 @@ This is the code of chapter 2.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -487,13 +486,9 @@ def _couplings(
         moved = int((~mask).sum())
         transformer = make_transformer(moved)
         # Units that saturate: far from the data the conditioner says what it says at their edge.
-        # On small tables, ReLUs, which go on growing there, cost tens of nats. In place, autograd
-        # keeps one array for each of them instead of two.
+        # On small tables, ReLUs, which go on growing there, cost tens of nats.
         conditioner = MLP(
-            dim - moved + context_dim,
-            hidden,
-            transformer.n_params * moved,
-            functools.partial(nn.Hardtanh, inplace=True),
+            dim - moved + context_dim, hidden, transformer.n_params * moved, nn.Hardtanh
         )
         yield Coupling(mask, conditioner, transformer)
 
