@@ -6,9 +6,10 @@ from before the model was made.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -24,12 +25,24 @@ def one(peer: str, dim: int, width: int, batch: int) -> float:
 
     torch.set_num_threads(1)
     # imports, and what torch sets up at its first training, are nobody's fault
-    works(peer, 2, 8, 16, "cpu")["train"]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    works(peer, 6, 64, 1024, "cpu")["train"]()
+    gc.collect()
+    before = reset_peak()
     train = works(peer, dim, width, batch, "cpu")["train"]
     for _ in range(10):
         train()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(which: str) -> int:
+    """Kilobytes of this process that are in memory now (VmRSS) or were at the peak (VmHWM)."""
+    return int(re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def reset_peak() -> int:
+    """From here on the peak is counted anew (Linux); what is in memory now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
 
 
 def main() -> None:

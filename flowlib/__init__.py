@@ -29,7 +29,7 @@ from flowlib.flow import (
     Softplus,
     StandardNormal,
 )
-from flowlib.nn import MLP
+from flowlib.nn import MLP, Hardtanh
 from flowlib.training import History, fit, fit_variational
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "DiagonalNormal",
     "ElementwiseAffine",
     "Flow",
+    "Hardtanh",
     "History",
     "Inverse",
     "LULinear",

@@ -107,13 +107,14 @@ class Additive(nn.Module):
 class Affine(nn.Module):
     r"""``z = x exp(s) + t``: a transformer with two parameters a coordinate.
 
-    The log-scale is bounded on both sides, ``s = b tanh(s' / 2)`` with a learned ``b`` for each
-    coordinate, so that a single outlier cannot make it explode and it can expand as well as
-    shrink. At ``s' = t = 0`` it is the identity.
+    The log-scale is bounded on both sides, ``s = low + width * sigmoid(s')`` with learned ``low``
+    and ``width`` for each coordinate, so that a single outlier cannot make it explode and it can
+    expand as well as shrink. They start at ``-bound`` and ``2 * bound``, where this is
+    ``bound * tanh(s' / 2)``: at ``s' = t = 0`` it is the identity.
 
     Args:
         dim: how many coordinates it moves.
-        bound: where ``b`` starts; ``range``, a parameter, is ``2 b``.
+        bound: where the bounds on the log-scale start.
 
     Raises:
         ValueError: if ``bound`` is not positive.
@@ -134,7 +135,8 @@ class Affine(nn.Module):
         if not 0 < bound < math.inf:
             raise ValueError(f"Affine: expected a positive bound, got {bound}")
         (dim,) = as_event_shape(dim)
-        self.range = nn.Parameter(torch.full((dim,), 2.0 * bound))
+        self.low = nn.Parameter(torch.full((dim,), -float(bound)))
+        self.width = nn.Parameter(torch.full((dim,), 2.0 * bound))
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
@@ -147,9 +149,9 @@ class Affine(nn.Module):
 
     def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
-        require_event("Affine", raw, self.range.shape)
-        # half of tanh(s' / 2), by way of the sigmoid, which is five times as fast on a CPU
-        return self.range * (raw.sigmoid() - 0.5), shift
+        require_event("Affine", raw, self.low.shape)
+        # the sigmoid is on a CPU five times as fast as tanh
+        return torch.addcmul(self.low, self.width, raw.sigmoid()), shift
 
 
 # --- the layer ----------------------------------------------------------------------------
@@ -485,11 +487,7 @@ def _couplings(
         mask = half_mask(dim, second=i % 2 == 1)
         moved = int((~mask).sum())
         transformer = make_transformer(moved)
-        # Units that saturate: far from the data the conditioner says what it says at their edge.
-        # On small tables, ReLUs, which go on growing there, cost tens of nats.
-        conditioner = MLP(
-            dim - moved + context_dim, hidden, transformer.n_params * moved, nn.Hardtanh
-        )
+        conditioner = MLP(dim - moved + context_dim, hidden, transformer.n_params * moved)
         yield Coupling(mask, conditioner, transformer)
 
 

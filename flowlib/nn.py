@@ -5,17 +5,71 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from flowlib.flow import as_ints
+from flowlib.flow import as_ints, values_are_visible
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Hardtanh"]
+
+
+_hardtanh_backward = torch.ops.aten.hardtanh_backward.default
+
+
+class _Hardtanh(torch.autograd.Function):
+    """In place. Its slope is 1 where its result is inside (-1, 1): it must keep nothing else."""
+
+    @staticmethod
+    def forward(ctx, x):
+        z = x.clamp_(-1, 1)
+        ctx.mark_dirty(z)
+        ctx.save_for_backward(z)
+        ctx.save_for_forward(z)
+        return z
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _hardtanh_backward(grad, *ctx.saved_tensors, -1, 1)
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        (z,) = ctx.saved_tensors
+        return tangent.mul_(z.abs() < 1)  # in place, as the forward
+
+
+class Hardtanh(nn.Module):
+    """``min(max(x, -1), 1)``: what a unit says far from the data is what it says at their edge.
+
+    The same numbers and gradients as ``torch.nn.Hardtanh``, which keeps its argument for the
+    gradient. The layer after it keeps the result, and the result is enough: with ``inplace`` a
+    training takes half of the memory. Where the arrays are small (below 65,536 numbers), in
+    transforms and when compiling this is PyTorch's own function.
+
+    Args:
+        inplace: may the argument be overwritten?
+
+    Example:
+        >>> Hardtanh()(torch.tensor([-3.0, 0.5, 2.0])).tolist()
+        [-1.0, 0.5, 1.0]
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(...)`` to ``(...)``."""
+        # A Python function costs tens of microseconds, which only a large array is worth.
+        if x.numel() < 2**16 or not torch.is_grad_enabled() or not values_are_visible(x):
+            return nn.functional.hardtanh(x)
+        return _Hardtanh.apply(x if self.inplace else x.clone())
 
 
 class MLP(nn.Module):
     """A plain network of linear layers, with nothing after the last.
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
+    The others start as LeCun's rule has it, which keeps the variance of what passes through.
     An activation after the last layer would let it make numbers of one sign only.
 
     Args:
@@ -23,15 +77,18 @@ class MLP(nn.Module):
         hidden: the widths of the hidden layers, such as ``(64, 64)``, or the width of the only
             one; ``()`` for a linear map.
         outputs: the number of outputs.
-        activation: makes the activation between two layers.
+        activation: makes the activation between two layers; None for :class:`Hardtanh`, which
+            saturates. On small tables, ReLUs, which go on growing where there are no data, cost
+            a flow tens of nats.
 
     Raises:
         ValueError: if a width is not positive.
 
     Example:
-        >>> import torch
         >>> MLP(3, (64, 64), 4)(torch.randn(10, 3)).abs().max().item()
         0.0
+
+    Source: for the start, LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, section 4.6.
     """
 
     def __init__(
@@ -39,7 +96,7 @@ class MLP(nn.Module):
         inputs: int,
         hidden: int | Sequence[int],
         outputs: int,
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         within = as_ints(hidden)
@@ -51,8 +108,11 @@ class MLP(nn.Module):
             )
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), activation()]
+            between = activation() if activation is not None else Hardtanh(inplace=True)
+            layers += [nn.Linear(before, after), between]
         self.layers = nn.Sequential(*layers[:-1])
+        for layer in self.layers[:-1:2]:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
 

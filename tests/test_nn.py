@@ -1,0 +1,95 @@
+"""The networks inside the flows."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+
+from flowlib import MLP, Hardtanh
+
+LARGE = (256, 256)  # at 65,536 numbers the lean function takes over
+
+
+def saved_numbers(f, x):
+    """How many numbers autograd keeps for the gradient of ``f`` at ``x``."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        f(x).sum()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("shape", [(3, 5), LARGE])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_hardtanh_is_pytorchs(shape, inplace):
+    x = 2 * torch.randn(shape, dtype=torch.float64)
+    x[0, :3] = torch.tensor([-1.0, 1.0, 0.0])
+    x.requires_grad_()
+    weights = torch.randn(shape, dtype=torch.float64)
+    results = []
+    for f in (Hardtanh(inplace), nn.Hardtanh()):
+        z = f(1 * x)
+        (once,) = torch.autograd.grad((weights * z**2).sum(), x, create_graph=True)
+        (twice,) = torch.autograd.grad((once * weights).sum(), x)
+        with forward_ad.dual_level():
+            dual = f(1 * forward_ad.make_dual(x.detach(), weights))
+            tangent = forward_ad.unpack_dual(dual).tangent
+        results.append((z.detach(), once.detach(), twice, tangent))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_hardtanh_leaves_its_argument_alone_unless_told():
+    x = 2 * torch.randn(LARGE)
+    before = x.clone()
+    Hardtanh()(x)
+    assert torch.equal(x, before)
+
+
+def test_an_mlp_of_more_dimensions():
+    mlp = MLP(4, (64, 64), 2)
+    nn.init.normal_(mlp.layers[-1].weight)
+    x = torch.randn(16, 64, 4)
+    z = mlp(x)
+    z.sum().backward()
+    torch.testing.assert_close(z, torch.stack([mlp(row) for row in x]))
+
+
+def test_hardtanh_keeps_one_array_for_the_gradient():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8, requires_grad=True)
+    lean = MLP(8, (256, 256, 256), 4)
+    heavy = MLP(8, (256, 256, 256), 4, nn.Hardtanh)
+    weights = sum(p.numel() for p in lean.parameters() if p.dim() == 2)
+    assert saved_numbers(lean, x) == weights + x.numel() + 3 * 256 * 256
+    assert saved_numbers(heavy, x) == weights + x.numel() + 6 * 256 * 256
+
+
+def test_hardtanh_in_transforms_and_compiled_code():
+    x = torch.randn(LARGE)
+    slope = (x.abs() < 1).float()
+    f = Hardtanh()
+    assert torch.equal(torch.func.grad(lambda x: f(x).sum())(x), slope)
+    assert torch.equal(torch.vmap(torch.func.grad(lambda x: f(x).sum()))(x), slope)
+    assert torch.equal(torch.func.jvp(f, (x,), (torch.ones_like(x),))[1], slope)
+    compiled = torch.compile(f, backend="aot_eager", fullgraph=True)
+    argument = x.clone().requires_grad_()
+    compiled(argument).sum().backward()
+    assert torch.equal(argument.grad, slope)
+
+
+def test_an_mlp_starts_at_zero_and_keeps_the_variance():
+    torch.manual_seed(0)
+    mlp = MLP(400, (300, 200), 7, nn.Identity)
+    x = torch.randn(1000, 400)
+    assert mlp(x).eq(0).all()
+    within = mlp.layers[:-1](x)
+    assert 0.8 < within.var() < 1.2
+
+
+def test_one_width_is_one_hidden_layer():
+    assert [type(m).__name__ for m in MLP(2, 8, 1).layers] == ["Linear", "Hardtanh", "Linear"]
