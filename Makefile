@@ -64,6 +64,8 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/speed.py benchmarks/results/speed.json
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
+	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
+	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.ready: benchmarks/requirements.txt pyproject.toml
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)

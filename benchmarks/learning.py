@@ -96,7 +96,7 @@ def main() -> None:
                 rows.append(learn(name, peer, seed))
                 print(rows[-1], flush=True)
     arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(rows, indent=1))
+    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

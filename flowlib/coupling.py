@@ -130,7 +130,7 @@ class Affine(nn.Module):
 
     n_params = 2
 
-    def __init__(self, dim: int, bound: float = 1.0) -> None:
+    def __init__(self, dim: int, bound: float = 0.5) -> None:
         super().__init__()
         if not 0 < bound < math.inf:
             raise ValueError(f"Affine: expected a positive bound, got {bound}")

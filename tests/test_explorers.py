@@ -6,7 +6,6 @@ import pytest
 
 from flowlib import widgets
 from tests import browser
-from tools import notebooks
 
 pytestmark = pytest.mark.browser
 NAMES = sorted(set(widgets.__all__) - {"Explorer"})
@@ -27,18 +26,10 @@ explorers = pytest.mark.parametrize("name", NAMES)
 all_faces = pytest.mark.parametrize(("explorer", "traits"), faces())
 
 
-AWAITED = {"JacobianExplorer": 2}  # explorers that are ready before their chapter
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in AWAITED])
+@explorers
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_it_is_alive_on_the_site(watch, server, built, name, scheme):
     browser.on_site(watch(), name, server if scheme == "http" else built.as_uri())
-
-
-def test_nothing_is_awaited_whose_chapter_is_there():
-    there = {int(path.name[:2]) for path in notebooks.CHAPTERS.glob("[0-9]*.md")}
-    assert not there & set(AWAITED.values())
 
 
 @all_faces

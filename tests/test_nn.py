@@ -93,3 +93,12 @@ def test_an_mlp_starts_at_zero_and_keeps_the_variance():
 
 def test_one_width_is_one_hidden_layer():
     assert [type(m).__name__ for m in MLP(2, 8, 1).layers] == ["Linear", "Hardtanh", "Linear"]
+
+
+def test_an_mlp_makes_numbers_of_both_signs():
+    torch.manual_seed(0)
+    mlp = MLP(3, 16, 4)
+    nn.init.normal_(mlp.layers[2].weight)
+    z = mlp(torch.randn(200, 3))
+    assert (z > 0).any()
+    assert (z < 0).any()

@@ -1,0 +1,120 @@
+"""The tables that the book prints: `python benchmarks/report.py` makes `book/benchmarks.inc`.
+
+It reads `benchmarks/results/*.json` and needs nothing that was measured to be installed.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+from scipy.stats import t as student
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "book" / "benchmarks.inc"
+PEERS = ("zuko", "nflows", "normflows")
+WORKS = {"train": "A training step", "log_prob": "The density of a batch", "sample": "Drawing"}
+LABELS = {"breast_cancer": "breast cancer", "digits": "digits, bits/dim"}
+
+
+def read(name: str) -> list | dict:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---:" if i else ":---" for i in range(len(head))], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def speed(kind: str, device: str) -> str:
+    """Ratios of the time to that of the fastest peer; in brackets a 95 % interval."""
+    rows = []
+    for row in read("speed"):
+        if (row["kind"], row["device"]) == (kind, device):
+            middle, low, high = row["ratios"]["flowlib"]
+            _, below, above = row["ratios"]["again"]
+            shape = f"{row['dim']}, {row['width']}, {row['batch']}"
+            peers = [f"{row['ratios'][peer][0]:.2f}" for peer in PEERS]
+            own = f"**{middle:.2f}** ({low:.2f} to {high:.2f})"
+            rows.append([shape, own, *peers, f"{below:.2f} to {above:.2f}"])
+    return table(["D, width, batch", "flowlib", *PEERS, "noise"], rows)
+
+
+def memory() -> str:
+    """Megabytes at the peak of a training."""
+    rows = [
+        [
+            f"{row['dim']}, {row['width']}, {row['batch']}",
+            *(f"{row['megabytes'][peer]:.1f}" for peer in ("flowlib", *PEERS)),
+        ]
+        for row in read("memory")
+    ]
+    return table(["D, width, batch", "flowlib", *PEERS], rows)
+
+
+def paired(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """The mean difference over the seeds, and its 95 % interval by Student's distribution."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    half = student.ppf(0.975, len(differences) - 1) * statistics.stdev(differences)
+    half /= len(differences) ** 0.5
+    mean = statistics.mean(differences)
+    return mean, mean - half, mean + half
+
+
+def learned() -> dict[str, dict[str, list[float]]]:
+    """Of each set the held-out NLL of each library, seed by seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in read("learning"):
+        found.setdefault(row["set"], {}).setdefault(row["peer"], []).append(row["nll"])
+    return found
+
+
+def learning() -> str:
+    """Held-out NLL, means over the seeds, and the difference to the best of the peers."""
+    rows = []
+    for name, nll in learned().items():
+        means = {peer: statistics.mean(values) for peer, values in nll.items()}
+        best = min(PEERS, key=means.get)
+        mean, low, high = paired(nll["flowlib"], nll[best])
+        shown = [f"{means[peer]:.2f}" for peer in ("flowlib", *PEERS)]
+        difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+        rows.append([LABELS.get(name, name), *shown, difference])
+    return table(["set", "flowlib", *PEERS, "flowlib less the best peer"], rows)
+
+
+def beside() -> str:
+    """Held-out NLL of flowlib's RealNVP beside methods that are no flows."""
+    classics, rows = read("classics"), []
+    for name, nll in learned().items():
+        others = [f"{classics[name][m]:.2f}" for m in ("Gaussian", "kernels", "mixture")]
+        truth = f"{classics[name]['truth']:.2f}" if "truth" in classics[name] else "–"
+        rows.append(
+            [LABELS.get(name, name), *others, f"{statistics.mean(nll['flowlib']):.2f}", truth]
+        )
+    return table(["set", "Gaussian", "kernels", "mixture", "RealNVP", "truth"], rows)
+
+
+def page() -> str:
+    parts = []
+    for device in dict.fromkeys(row["device"] for row in read("speed")):
+        for kind, title in WORKS.items():
+            where = "" if device == "cpu" else ", on a GPU"
+            parts.append(f"### {title}{where}\n\n{speed(kind, device)}")
+    parts.append(f"## Memory\n\nMegabytes at the peak of a training.\n\n{memory()}")
+    parts.append(
+        "## What is learnt\n\nHeld-out negative log-likelihood in nats, less is better, of RealNVP "
+        "after the same seconds of one processor for every library: five on a shape in the plane, "
+        "ten on the digits, three on a table. Means of five seeds; the last column is paired seed "
+        f"by seed, with a 95 % interval.\n\n{learning()}"
+    )
+    parts.append(
+        "## Beside methods that are no flows\n\nThe same held-out data. The kernels' width and the "
+        "number of Gaussians in the mixture are chosen on a validation part. On most of these sets "
+        f"a mixture wins; [chapter 2](../chapters/02-realnvp.ipynb) says why.\n\n{beside()}"
+    )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
