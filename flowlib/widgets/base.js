@@ -110,6 +110,17 @@ function handle(panel, { name, label, color, step = 0.05, get, move, value = ([x
   };
 }
 
+// Of points the one that lies most in a direction, such as [-1, 0], from here; -1 if none does.
+function ahead(points, here, way) {
+  const cost = points.map((p) => {
+    const [dx, dy] = [p[0] - here[0], p[1] - here[1]];
+    const along = dx * way[0] + dy * way[1];
+    return along > 1e-3 ? along + 2 * Math.abs(dx * way[1] + dy * way[0]) : Infinity;
+  });
+  const best = Math.min(...cost);
+  return best < Infinity ? cost.indexOf(best) : -1;
+}
+
 // A native slider with its symbol and its value. JupyterLab would take the arrow keys without the
 // data attribute on the input itself.
 function slider({ name, symbol, label, min, max, step, get, set, text = (value) => show(value) }) {

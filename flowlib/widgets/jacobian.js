@@ -172,15 +172,9 @@ function space(ranges, width, height, { points, names, get, act, live }) {
       const share = (event.shiftKey ? 5 : 1) / 100;
       return put_at(here.map((v, i) => v + way[i] * share * (ranges[i][1] - ranges[i][0])));
     }
-    // The point that lies most in that direction, if there is one.
-    const ahead = points.map((x, k) => {
-      const [from, to] = [it.at(here), it.at(place(x))];
-      const [dx, dy] = [to[0] - from[0], from[1] - to[1]];
-      const [along, aside] = [dx * way[0] + dy * way[1], Math.abs(dx * way[1]) + Math.abs(dy * way[0])];
-      return along > 0.5 ? along + 2 * aside : Infinity;
-    });
-    const best = Math.min(...ahead);
-    if (best < Infinity) act.point(ahead.indexOf(best));
+    const flat = (spot) => it.at(spot).map((v, i) => (i ? -v : v));
+    const next = ahead(points.map((x) => flat(place(x))), flat(here), way);
+    if (next >= 0) act.point(next);
   };
   let from = [0, 0];
   it.svg.addEventListener("pointerdown", (event) => (from = [event.clientX, event.clientY]));
