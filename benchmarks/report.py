@@ -6,6 +6,7 @@ It reads `benchmarks/results/*.json` and needs nothing that was measured to be i
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -70,14 +71,19 @@ def learned() -> dict[str, dict[str, list[float]]]:
     return found
 
 
+def best_peer(nll: dict[str, list[float]]) -> str:
+    """The peer with the best mean, of those whose trainings all ended in a number."""
+    whole = [peer for peer in PEERS if all(map(math.isfinite, nll[peer]))]
+    return min(whole, key=lambda peer: statistics.mean(nll[peer]))
+
+
 def learning() -> str:
     """Held-out NLL, means over the seeds, and the difference to the best of the peers."""
     rows = []
     for name, nll in learned().items():
-        means = {peer: statistics.mean(values) for peer, values in nll.items()}
-        best = min(PEERS, key=means.get)
-        mean, low, high = paired(nll["flowlib"], nll[best])
-        shown = [f"{means[peer]:.2f}" for peer in ("flowlib", *PEERS)]
+        mean, low, high = paired(nll["flowlib"], nll[best_peer(nll)])
+        means = (statistics.mean(nll[peer]) for peer in ("flowlib", *PEERS))
+        shown = [f"{value:.2f}" if math.isfinite(value) else "diverged" for value in means]
         difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
         rows.append([LABELS.get(name, name), *shown, difference])
     return table(["set", "flowlib", *PEERS, "flowlib less the best peer"], rows)
