@@ -4,7 +4,6 @@ from flowlib.widgets.base import Explorer
 from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
-from flowlib.widgets.layers import LayersExplorer
 from flowlib.widgets.warp import WarpExplorer
 
 __all__ = ["Explorer", "JacobianExplorer", "KLExplorer", "LayersExplorer", "WarpExplorer"]
