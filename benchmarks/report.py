@@ -24,6 +24,7 @@ def read(name: str) -> list | dict:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    rows = [[cell.replace(" ", "\u00a0") for cell in row] for row in rows]
     lines = [head, ["---:" if i else ":---" for i in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -37,7 +38,7 @@ def speed(kind: str, device: str) -> str:
             _, below, above = row["ratios"]["again"]
             shape = f"{row['dim']}, {row['width']}, {row['batch']}"
             peers = [f"{row['ratios'][peer][0]:.2f}" for peer in PEERS]
-            own = f"**{middle:.2f}** ({low:.2f} to {high:.2f})"
+            own = f"**{middle:.2f}**<br>({low:.2f} to {high:.2f})"
             rows.append([shape, own, *peers, f"{below:.2f} to {above:.2f}"])
     return table(["D, width, batch", "flowlib", *PEERS, "noise"], rows)
 
@@ -84,7 +85,7 @@ def learning() -> str:
         mean, low, high = paired(nll["flowlib"], nll[best_peer(nll)])
         means = (statistics.mean(nll[peer]) for peer in ("flowlib", *PEERS))
         shown = [f"{value:.2f}" if math.isfinite(value) else "diverged" for value in means]
-        difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+        difference = f"{mean:+.2f}<br>({low:+.2f} to {high:+.2f})".replace("-", "−")
         rows.append([LABELS.get(name, name), *shown, difference])
     return table(["set", "flowlib", *PEERS, "flowlib less the best peer"], rows)
 

@@ -43,3 +43,14 @@ def test_no_worse_than_the_best_peer():
         assert low <= 0.1, name
         if name in TABLES:
             assert statistics.mean(nll["flowlib"]) < statistics.mean(best), name
+
+
+def test_the_chapter_quotes_the_results():
+    chapter = " ".join((ROOT / "chapters" / "02-realnvp.md").read_text().split())
+    classics, nll = report.read("classics"), report.learned()
+    means = {name: statistics.mean(of["flowlib"]) for name, of in nll.items()}
+    ahead = sum(classics[name]["mixture"] < mean for name, mean in means.items())
+    assert ahead == 7
+    assert "on seven of the eight sets the mixture is ahead" in chapter
+    ours, theirs = means["breast_cancer"], classics["breast_cancer"]["mixture"]
+    assert f"has {ours:.1f} nats and the mixture {theirs:.1f}" in chapter

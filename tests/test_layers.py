@@ -8,6 +8,7 @@ from traitlets import TraitError
 from flowlib import (
     ActNorm,
     Compose,
+    DiagonalNormal,
     Flow,
     LULinear,
     Permutation,
@@ -199,7 +200,7 @@ def test_no_randomness_is_touched():
 
 def test_four_hundred_points_make_a_page_that_loads():
     flow, x = make(n_layers=6, points=400)
-    assert len(LayersExplorer(flow, x)._repr_mimebundle_()[0]["text/html"]) < 130_000
+    assert len(LayersExplorer(flow, x)._repr_mimebundle_()[0]["text/html"]) < 140_000
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,11 @@ def test_four_hundred_points_make_a_page_that_loads():
         ((RealNVP(2), torch.zeros(5, 3)), ValueError, r"2 to 600 points, got shape \(5, 3\)"),
         ((RealNVP(2), torch.zeros(601, 2)), ValueError, r"got shape \(601, 2\)"),
         ((RealNVP(3), torch.zeros(5, 2)), ValueError, r"on the plane, got one on \(3,\)"),
+        (
+            (Flow(LULinear(2), DiagonalNormal([0.0, 0.0], [1.0, 1.0])), torch.zeros(5, 2)),
+            ValueError,
+            "StandardNormal base, got a DiagonalNormal",
+        ),
         ((RealNVP(2, context_dim=1), torch.zeros(5, 2)), ValueError, "without a context"),
         ((RealNVP(2), torch.tensor([[0.0, 1.0], [torch.inf, 0.0]])), ValueError, "not finite"),
         ((Compose([]), torch.zeros(5, 2)), ValueError, "at least one step"),

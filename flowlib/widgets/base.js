@@ -60,6 +60,16 @@ function panel({ x, y, width = 320, height = 320, label }) {
 
 const plane = (half, label) => panel({ x: [-half, half], y: [-half, half], label });
 
+// Round numbers for a scale of that range, about three of them.
+function ticks([low, high]) {
+  const rough = (high - low) / 3;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((k) => k * unit >= rough * 0.7);
+  const first = Math.ceil(low / step + 0.15);
+  return Array.from({ length: 9 }, (_, k) => (first + k) * step).filter((v) => v < high - 0.15 * step)
+    .map((v) => [v, show(v, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))]);
+}
+
 // A point of a panel that is grabbed where it is drawn: mouse, pen, finger, or arrow keys. `move`
 // gets the point that it was dragged to and may put it elsewhere; `value` says in words where it is.
 function handle(panel, { name, label, color, step = 0.05, get, move, value = ([x, y]) => `(${show(x)}, ${show(y)})` }) {

@@ -115,16 +115,6 @@ function judgeGrow(steps, table, { step, composed }) {
 
 // --- the points -----------------------------------------------------------------------------
 
-// Round numbers for a scale of that range, about three of them.
-function ticks([low, high]) {
-  const rough = (high - low) / 3;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 5, 10].find((k) => k * unit >= rough * 0.7);
-  const first = Math.ceil(low / step + 0.15);
-  return Array.from({ length: 9 }, (_, k) => (first + k) * step).filter((v) => v < high - 0.15 * step)
-    .map((v) => [v, show(v, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))]);
-}
-
 // Data space by two of its coordinates. A point is taken from where it is: with a kernel to
 // anywhere, without one to the nearest of the points given.
 function space(ranges, width, height, { points, names, get, act, live }) {

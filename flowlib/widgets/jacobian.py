@@ -246,7 +246,7 @@ def _example() -> tuple[RealNVP, Tensor]:
         flow = RealNVP(4, n_layers=4, hidden=(16,))
         for weights in flow.parameters():
             weights.add_(0.4 * torch.randn(weights.shape, generator=draw))
-    return flow, (1.2 * torch.randn(6, 4, generator=draw)).double().round(decimals=2)
+    return flow, (0.8 * torch.randn(6, 4, generator=draw)).double().round(decimals=2)
 
 
 def _as_points(flow, x) -> Tensor:

@@ -36,11 +36,11 @@ function render({ model, el }) {
   const nll = places.map((place, k) => -mean(place.map((p, i) => logNormal(p) + dets[k][i])));
   const moved = places.slice(1).map((place, k) => moves(places[k], place));
   const whole = () => Math.floor(get("depth") + 1e-9);
-  const set = (values) => {
+  const set = (values, save = true) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
+    if (save) model.save_changes();
   };
-  const go = (depth) => set({ depth: Math.max(0, Math.min(count, Math.round(depth * 100) / 100)) });
+  const go = (depth, save) => set({ depth: Math.max(0, Math.min(count, Math.round(depth * 100) / 100)) }, save);
   const here = (i) => {
     const [k, share] = [whole(), get("depth") - whole()];
     if (share <= 0 || k >= count) return places[k][i];
@@ -54,6 +54,8 @@ function render({ model, el }) {
   space.add("path", { d: "M0.5 0.5H319.5V319.5H0.5Z", fill: "none", stroke: "var(--fl-faint)" });
   for (const r of [1, EDGE])
     space.add("circle", { cx: 160, cy: 160, r: (r / half) * 160, fill: "none", stroke: "var(--fl-latent)", "stroke-width": 1.2, opacity: 0.75 });
+  for (const r of [1, EDGE])
+    space.add("text", { class: "fl-tick fl-cased", x: 160 + (r / half) * 160 * 0.71 + 3, y: 160 + (r / half) * 160 * 0.71 + 12 }, `${r}`);
   const cloud = space.add("path", { "stroke-width": 4, "stroke-linecap": "round", "stroke-opacity": 0.6, fill: "none", "data-cloud": "" });
   const trail = space.add("path", { fill: "none", stroke: "var(--fl-ink)", "stroke-width": 1.3, "stroke-dasharray": "4 3" });
   const nearest = (spot) => {
@@ -83,15 +85,19 @@ function render({ model, el }) {
   const [low, high] = [Math.min(...levels), Math.max(...levels)];
   const margin = 0.12 * Math.max(high - low, 0.1);
   const chart = panel({
-    x: [-0.09 * count, 1.06 * count], y: [low - 2.8 * margin, high + margin], width: 320, height: 210,
+    x: [-0.14 * count, 1.06 * count], y: [low - 2.8 * margin, high + margin], width: 320, height: 210,
     label: "Nats a point if the flow ended here",
   });
   if (truth !== null) {
     const [, y] = chart.at([0, truth]);
     chart.add("path", { d: `M0 ${y}H320`, stroke: "var(--fl-muted)", "stroke-width": 1.2, "stroke-dasharray": "2 3" });
-    chart.add("text", { class: "fl-tick fl-cased", x: 36, y: y + 16 }, `truth ${show(truth)}`);
+    chart.add("text", { class: "fl-tick fl-cased", x: 46, y: y + 16 }, `truth ${show(truth)}`);
   }
   chart.add("path", { d: chart.path(nll.map((v, k) => [k, v])), fill: "none", stroke: "var(--fl-third)", "stroke-width": 2.4 });
+  for (const [v, words] of ticks(chart.y)) {
+    const [, y] = chart.at([0, v]);
+    chart.add("text", { class: "fl-tick", x: 2, y: y + 4.5 }, words);
+  }
   nll.forEach((v, k) => {
     const [cx, cy] = chart.at([k, v]);
     chart.add("circle", { cx, cy, r: 3.4, fill: "var(--fl-third)" });
@@ -116,6 +122,7 @@ function render({ model, el }) {
   let timer = 0;
   const play = button("play", { "data-action": "play" }, () => (timer ? stop() : begin()));
   function stop(then, ...rest) {
+    if (timer) model.save_changes(); // a kernel need not hear of every frame
     cancelAnimationFrame(timer);
     timer = 0;
     play.textContent = "play";
@@ -130,7 +137,7 @@ function render({ model, el }) {
       began ??= now;
       const way = from + ((now - began) / 1000) * SPEED;
       const depth = Math.min(count, calm ? Math.floor(way + 1e-9) : way);
-      go(depth);
+      go(depth, false);
       if (way >= count || !el.isConnected) stop();
       else timer = requestAnimationFrame(tick);
     };
@@ -146,7 +153,7 @@ function render({ model, el }) {
   ]);
   const nats = readout("nll");
   const say = make("p", { class: "fl-say" });
-  const turn = task("edge", "Go back to the data, and find a point of them that will end outside of the larger circle.");
+  const turn = task("edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
 
   const title = make("p", { class: "fl-panel-title" });
   const dot = swatch("");
