@@ -1,8 +1,9 @@
-"""The same RealNVP in four libraries: couplings on alternating halves, networks of the same size.
+"""The same RealNVP in four libraries: as many couplings, networks of the same widths.
 
-Each entry makes a model with `log_prob(x)`, `sample(n)` and `parameters()`. What a library's
-RealNVP has besides couplings and networks (ours: normalization at both ends, bounded scales;
-nflows: sigmoid scales) stays as its users get it.
+Each entry makes a model with `log_prob(x)`, `sample(n)` and `parameters()`. Ours is
+`flowlib.RealNVP` with its defaults: an ActNorm in front, shuffled halves, log-scales bounded on
+both sides, networks that saturate. zuko's is its ready flow; those of nflows and normflows are put
+together from their couplings, alternating halves, networks of ReLUs, nothing in between.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Normflows(nn.Module):
         super().__init__()
         import normflows as nf
 
-        half = dim // 2  # the channels are split in half and swapped, so that dim is even
+        half = dim // 2  # the channels are split in half and swapped
         flows = []
         for _ in range(layers):
             net = nf.nets.MLP([dim - half, *hidden, 2 * half], init_zeros=True)

@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
+    if arguments.rounds < 6:
+        parser.error("an interval of 95 % takes 6 rounds or more")
     torch.set_num_threads(1)
     rows = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():

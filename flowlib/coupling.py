@@ -29,6 +29,7 @@ from flowlib.flow import (
     Permutation,
     StandardNormal,
     as_event_shape,
+    as_ints,
     require_event,
 )
 from flowlib.nn import MLP
@@ -190,19 +191,30 @@ class Coupling(Bijection):
             )
         self.conditioner = conditioner
         self.transformer = transformer
-        self.register_buffer("mask", mask.clone(), persistent=False)
         self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
         self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
+        self.event_shape = torch.Size(mask.shape)
         # Halves are taken and put together as slices, which is faster than by their indices.
         self.sizes = _runs(mask)
+
+    @property
+    def mask(self) -> Tensor:
+        """``(D,)``, bool: which coordinates are kept."""
+        nothing = torch.zeros(self.event_shape, dtype=torch.bool, device=self.kept.device)
+        return nothing.index_fill(0, self.kept, True)
 
     def get_extra_state(self) -> Tensor:
         """The mask, saved with the weights, which are of no use under another one."""
         return self.mask
 
     def set_extra_state(self, mask: Tensor) -> None:
-        self.mask = mask.to(self.mask.device)
-        self.kept, self.moved = self.mask.nonzero()[:, 0], (~self.mask).nonzero()[:, 0]
+        mask = mask.to(self.kept.device, torch.bool)  # casting a whole state may have changed it
+        if mask.shape != self.event_shape or mask.all() or not mask.any():
+            raise ValueError(
+                f"Coupling: expected a saved mask of {self.event_shape[0]} coordinates, some kept "
+                f"and some moved, got {mask.tolist()}"
+            )
+        self.kept, self.moved = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
         self.sizes = _runs(mask)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -212,7 +224,7 @@ class Coupling(Bijection):
         return self._move(self.transformer.inverse, z, context)
 
     def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        require_event("Coupling", x, self.mask.shape)
+        require_event("Coupling", x, self.event_shape)
         kept, moving = self._split(x)
         given = kept if context is None else torch.cat([kept, context], 1)
         params = self.conditioner(given)
@@ -293,12 +305,12 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         require_event("ActNorm", x, self.event_shape)
-        if self.shift.any() or self.log_scale.any() or len(x) == 0:
+        if self.shift.any() or self.log_scale.any() or x.numel() <= x.shape[1]:
             return
         others = [d for d in range(x.dim()) if d != 1]
         deviation, mean = torch.std_mean(x, others, correction=0)
         # A coordinate that never changes is only moved; what scale it has, nobody can tell.
-        changes = deviation > 1e-6 * mean.abs()
+        changes = deviation > 8 * torch.finfo(x.dtype).eps * mean.abs()
         log_scale = torch.where(changes, -deviation.log(), 0.0)
         self.shift.copy_((-mean * log_scale.exp()).reshape(self._shape()))
         self.log_scale.copy_(log_scale.reshape(self._shape()))
@@ -353,8 +365,11 @@ class BatchNorm(Bijection):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Take the running statistics from a batch: without, the first hundred steps are lost."""
-        if len(x) > 1:
+        """Take the running statistics from a batch, unless there are some: without, the first
+        hundred steps are lost."""
+        require_event("BatchNorm", x, self.event_shape)
+        fresh = not self.running_mean.any() and bool((self.running_var == 1).all())
+        if fresh and x.numel() > x.shape[1]:
             others = [d for d in range(x.dim()) if d != 1]
             var, mean = torch.var_mean(x, others, correction=0, keepdim=True)
             self.running_mean.copy_(mean[0])
@@ -413,7 +428,8 @@ class NICE(Flow):
         context_dim: the size of the context, 0 for none.
 
     Raises:
-        ValueError: if there are fewer than 2 coordinates or couplings.
+        ValueError: if there are fewer than 2 coordinates or couplings, or the context's size is
+            negative.
 
     Example:
         >>> flow = NICE(3)
@@ -430,7 +446,7 @@ class NICE(Flow):
         hidden: int | Sequence[int] = (64, 64),
         context_dim: int = 0,
     ) -> None:
-        dim = _coupled_dim("NICE", event_shape, n_layers)
+        dim = _coupled_dim("NICE", event_shape, n_layers, context_dim)
         layers = _couplings(dim, n_layers, hidden, context_dim, lambda moved: Additive())
         super().__init__(
             Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]), StandardNormal(dim)
@@ -451,7 +467,8 @@ class RealNVP(Flow):
         context_dim: the size of the context, 0 for none.
 
     Raises:
-        ValueError: if there are fewer than 2 coordinates or couplings.
+        ValueError: if there are fewer than 2 coordinates or couplings, or the context's size is
+            negative.
 
     Example:
         >>> flow = RealNVP(3, context_dim=2)
@@ -468,7 +485,7 @@ class RealNVP(Flow):
         hidden: int | Sequence[int] = (64, 64),
         context_dim: int = 0,
     ) -> None:
-        dim = _coupled_dim("RealNVP", event_shape, n_layers)
+        dim = _coupled_dim("RealNVP", event_shape, n_layers, context_dim)
         layers = _couplings(dim, n_layers, hidden, context_dim, Affine)
         super().__init__(Compose([ActNorm(dim), *layers]), StandardNormal(dim))
         self.context_dim = context_dim
@@ -491,8 +508,15 @@ def _couplings(
         yield Coupling(mask, conditioner, transformer)
 
 
-def _coupled_dim(where: str, event_shape: int | Sequence[int], n_layers: int) -> int:
+def _coupled_dim(
+    where: str, event_shape: int | Sequence[int], n_layers: int, context_dim: int
+) -> int:
     shape = as_event_shape(event_shape)
+    if as_ints([n_layers, context_dim]) is None or context_dim < 0:
+        raise ValueError(
+            f"{where}: expected whole numbers n_layers and context_dim, the second from 0, "
+            f"got {n_layers} and {context_dim}"
+        )
     if len(shape) != 1 or shape[0] < 2 or n_layers < 2:
         raise ValueError(
             f"{where}: expected a vector of at least 2 coordinates and at least 2 layers, "

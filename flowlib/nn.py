@@ -46,7 +46,7 @@ class Hardtanh(nn.Module):
     transforms and when compiling this is PyTorch's own function.
 
     Args:
-        inplace: may the argument be overwritten?
+        inplace: may the argument be overwritten? Who looks at it later may then see the result.
 
     Example:
         >>> Hardtanh()(torch.tensor([-3.0, 0.5, 2.0])).tolist()
@@ -59,17 +59,22 @@ class Hardtanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(...)`` to ``(...)``."""
-        # A Python function costs tens of microseconds, which only a large array is worth.
-        if x.numel() < 2**16 or not torch.is_grad_enabled() or not values_are_visible(x):
+        # A Python function costs tens of microseconds, which only a large array is worth. Its size
+        # is looked at last: compiled code would otherwise be compiled for small and large anew.
+        plain = not torch.is_grad_enabled() or not values_are_visible(x) or torch.jit.is_tracing()
+        if plain or x.numel() < 2**16:
             return nn.functional.hardtanh(x)
-        return _Hardtanh.apply(x if self.inplace else x.clone())
+        # What a hook hands on is a view, which nobody may overwrite, and a leaf is somebody's own.
+        free = self.inplace and not x._is_view() and not x.is_leaf
+        return _Hardtanh.apply(x if free else x.clone())
 
 
 class MLP(nn.Module):
     """A plain network of linear layers, with nothing after the last.
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
-    The others start as LeCun's rule has it, which keeps the variance of what passes through.
+    The others' weights start as LeCun's rule has it, which keeps the variance of what passes
+    through. Between two layers an array may be overwritten: see :class:`Hardtanh`.
     An activation after the last layer would let it make numbers of one sign only.
 
     Args:
@@ -83,6 +88,7 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: if a width is not positive.
+        TypeError: if ``activation`` is a module and not what makes one.
 
     Example:
         >>> MLP(3, (64, 64), 4)(torch.randn(10, 3)).abs().max().item()
@@ -99,6 +105,11 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(activation, nn.Module):
+            raise TypeError(
+                "MLP: expected an activation's class, or a function that makes one, "
+                f"got the module {activation}"
+            )
         within = as_ints(hidden)
         widths = None if within is None else as_ints([inputs, *within, outputs])
         if widths is None or min(widths) < 1:

@@ -19,7 +19,9 @@ def test_the_page_shows_the_results():
 def test_every_row_of_the_plan_was_measured():
     shapes = {(r["kind"], r["dim"], r["width"], r["batch"]) for r in report.read("speed")}
     assert len(shapes) == 3 * 3 * 2 * 2
-    assert all(r["ratios"].keys() >= {"flowlib", "again"} for r in report.read("speed"))
+    assert all(
+        r["ratios"].keys() >= {"flowlib", "again", *report.PEERS} for r in report.read("speed")
+    )
     nll = report.learned()
     assert len(nll) == 8
     assert all(len(values) == 5 for peers in nll.values() for values in peers.values())

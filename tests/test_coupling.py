@@ -275,6 +275,44 @@ def test_batch_norm_starts_from_the_data():
     torch.testing.assert_close(flow.bijection[0].running_var, x.var(0, correction=0))
 
 
+def test_one_row_or_running_statistics_start_nothing():
+    x = 50 * torch.randn(500, 2)
+    norm = ActNorm(2)
+    norm.initialize(x[:1])
+    norm.initialize(x)
+    assert norm(x)[0].std(0).sub(1).abs().max() < 0.01
+    batch = BatchNorm(2)
+    batch.initialize(x)
+    before = batch.running_var.clone()
+    batch.initialize(x[:3])
+    assert torch.equal(batch.running_var, before)
+
+
+def test_actnorm_in_float64_sees_small_deviations():
+    x = 1.7e9 + 1000 * torch.randn(500, 1).double()
+    norm = ActNorm(1).double()
+    norm.initialize(x)
+    assert norm(x)[0].std().item() == pytest.approx(1, rel=0.01)
+
+
+def test_states_that_were_cast_or_averaged_load():
+    flow = RealNVP(4, n_layers=2, hidden=8)
+    state = flow.state_dict()
+    RealNVP(4, n_layers=2, hidden=8).load_state_dict({k: v.half() for k, v in state.items()})
+    average = torch.optim.swa_utils.AveragedModel(flow)
+    average.update_parameters(flow)
+    average.update_parameters(flow)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(average.module.log_prob(x), flow.log_prob(x))
+
+
+def test_a_state_of_another_size_is_refused_and_changes_nothing():
+    layer = Coupling(half_mask(4), MLP(2, 8, 4), Affine(2))
+    with pytest.raises(ValueError, match="saved mask of 4 coordinates"):
+        layer.set_extra_state(half_mask(6))
+    assert layer(torch.zeros(2, 4))[0].shape == (2, 4)
+
+
 # --- bad input ----------------------------------------------------------------------------
 
 
@@ -313,6 +351,8 @@ def test_parts_that_do_not_fit(conditioner, transformer, message):
         (lambda: RealNVP(1), r"at least 2 coordinates .* got event_shape=\(1,\)"),
         (lambda: NICE((2, 3)), r"got event_shape=\(2, 3\)"),
         (lambda: RealNVP(2, n_layers=1), "n_layers=1"),
+        (lambda: RealNVP(2, n_layers=2.5), "whole numbers .* got 2.5 and 0"),
+        (lambda: NICE(2, context_dim=-1), "got 6 and -1"),
         (lambda: RealNVP(2, hidden=(0,)), r"positive widths, got inputs=1, hidden=\(0,\)"),
         (
             lambda: Coupling(torch.ones(3, dtype=torch.bool), None, None),

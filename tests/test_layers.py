@@ -218,7 +218,11 @@ def test_four_hundred_points_make_a_page_that_loads():
         ),
         ((RealNVP(2, context_dim=1), torch.zeros(5, 2)), ValueError, "without a context"),
         ((RealNVP(2), torch.tensor([[0.0, 1.0], [torch.inf, 0.0]])), ValueError, "not finite"),
-        ((Compose([]), torch.zeros(5, 2)), ValueError, "at least one step"),
+        (
+            (Compose([]), torch.zeros(5, 2)),
+            ValueError,
+            "LayersExplorer: expected a flow with at least one step",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, error, message):

@@ -51,12 +51,42 @@ def test_hardtanh_leaves_its_argument_alone_unless_told():
 
 
 def test_an_mlp_of_more_dimensions():
-    mlp = MLP(4, (64, 64), 2)
-    nn.init.normal_(mlp.layers[-1].weight)
+    lean = MLP(4, (64, 64), 2)
+    nn.init.normal_(lean.layers[-1].weight)
+    plain = MLP(4, (64, 64), 2, nn.Hardtanh)
+    plain.load_state_dict(lean.state_dict())
     x = torch.randn(16, 64, 4)
-    z = mlp(x)
-    z.sum().backward()
-    torch.testing.assert_close(z, torch.stack([mlp(row) for row in x]))
+    results = []
+    for mlp in (lean, plain):
+        z = mlp(x)
+        results.append([z, *torch.autograd.grad(z.square().sum(), list(mlp.parameters()))])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_hooks_and_leaves_do_not_mind():
+    mlp = MLP(4, (64, 64), 3)
+    for layer in mlp.layers:
+        layer.register_full_backward_hook(lambda *arguments: None)
+    mlp(torch.randn(1024, 4, requires_grad=True)).sum().backward()
+    assert mlp.layers[-1].weight.grad.abs().max() > 0
+    leaf = (2 * torch.randn(LARGE)).requires_grad_()
+    before = leaf.detach().clone()
+    Hardtanh(inplace=True)(leaf).sum().backward()
+    assert torch.equal(leaf.detach(), before)
+
+
+def test_an_exported_mlp_takes_any_batch():
+    sizes = {0: torch.export.Dim("batch", min=2, max=100_000)}
+    exported = torch.export.export(
+        MLP(4, 64, 2), (torch.randn(8, 4),), dynamic_shapes=(sizes,)
+    ).module()
+    assert exported(torch.randn(5000, 4)).shape == (5000, 2)
+
+
+def test_an_activation_is_given_by_its_class():
+    with pytest.raises(TypeError, match=r"class, or a function .* got the module ReLU"):
+        MLP(2, 8, 1, nn.ReLU())
 
 
 def test_hardtanh_keeps_one_array_for_the_gradient():

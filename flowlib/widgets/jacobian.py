@@ -113,7 +113,7 @@ class JacobianExplorer(Explorer):
         names = _coordinates(dim) if names is None else [str(n) for n in names]
         if len(names) != dim:
             raise ValueError(f"JacobianExplorer: expected {dim} names, got {len(names)}")
-        self._bijections = _as_steps(flow)
+        self._bijections = _as_steps(flow, "JacobianExplorer")
         table = _measure(self._bijections, x)
         orders = _as_orders(order, dim, len(self._bijections))
         self.table, self.names = table, names
@@ -279,12 +279,12 @@ def _coordinates(dim: int) -> list[str]:
     return ["x" + str(i + 1).translate(SUBSCRIPTS) for i in range(dim)]
 
 
-def _as_steps(flow: Flow | Bijection) -> list[Bijection]:
+def _as_steps(flow: Flow | Bijection, where: str) -> list[Bijection]:
     bijection = flow.bijection if isinstance(flow, Flow) else flow
     bijection = copy.deepcopy(bijection).to("cpu", torch.float64).eval()
     steps = list(bijection) if isinstance(bijection, Compose) else [bijection]
     if not steps:
-        raise ValueError("JacobianExplorer: expected a flow with at least one step, got none")
+        raise ValueError(f"{where}: expected a flow with at least one step, got none")
     return steps
 
 

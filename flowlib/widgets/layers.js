@@ -20,8 +20,8 @@ function story(names, moved, depth) {
   const [first, second] = moved[layer];
   const how =
     first && second ? "both coordinates move."
-    : first ? "the points move left and right only, each by what its height says."
-    : second ? "the points move up and down only, each by what its place on the horizontal axis says."
+    : first ? "the points move left and right only."
+    : second ? "the points move up and down only."
     : "nothing moves.";
   const when = depth === k ? `After layer ${k} of ${count}` : `In layer ${layer + 1} of ${count}`;
   return `${when}, ${names[layer]}: ${how}${depth === count ? " This is latent space." : ""}`;

@@ -77,7 +77,7 @@ class LayersExplorer(Explorer):
         if flow is None and x is None:
             flow, x = _example()
         x = _as_points(flow, x)
-        steps = _as_steps(flow)
+        steps = _as_steps(flow, "LayersExplorer")
         places, log_dets = _travel(steps, x)
         self.places = [_rounded(p) for p in places]
         self.log_dets = [_rounded(d) for d in log_dets]
@@ -91,7 +91,7 @@ class LayersExplorer(Explorer):
         """One sentence that says what the still picture shows."""
         return (
             f"{len(self.log_dets[0])} points of the plane, three times: as data, after half of the "
-            f"{len(self.layers)} layers of a flow, and after all of them, in a round cloud."
+            f"{len(self.layers)} layers of a flow, and after all of them."
         )
 
     @traitlets.validate("depth")
