@@ -116,10 +116,11 @@ def page() -> str:
         f"by seed, with a 95 % interval.\n\n{learning()}"
     )
     parts.append(
-        "## Beside methods that are no flows\n\nThe same held-out data. Kernels and mixture learn from "
-        "10,000 points of a shape, a flow from fresh ones in every step. The kernels' width and the "
-        "number of Gaussians in the mixture are chosen on a validation part. On most of these sets "
-        f"a mixture wins; [chapter 2](../chapters/02-realnvp.ipynb) says why.\n\n{beside()}"
+        "## Beside methods that are no flows\n\nThe same held-out data. Kernels and mixture learn "
+        "from 10,000 points of a shape, a flow from fresh ones in every step. The kernels' width "
+        "and the number of Gaussians in the mixture are chosen on a validation part. On most of "
+        "these sets a mixture wins; [chapter 2](../chapters/02-realnvp.ipynb) says why.\n\n"
+        f"{beside()}"
     )
     return "\n".join(parts)
 
