@@ -178,6 +178,7 @@ function render({ model, el }) {
 
   return frame(el, model, TRAITS, () => {
     const [depth, point, k] = [get("depth"), get("point"), whole()];
+    Object.assign(el.dataset, { depth, point });
     const color = `color-mix(in srgb, var(--fl-latent) ${((100 * depth) / count).toFixed(0)}%, var(--fl-data))`;
     const at = places[0].map((_, i) => space.at(here(i)));
     cloud.setAttribute("d", at.map((p) => `M${p[0].toFixed(1)} ${p[1].toFixed(1)}h0`).join(""));
