@@ -29,7 +29,16 @@ from flowlib.flow import (
     Softplus,
     StandardNormal,
 )
-from flowlib.nn import MLP, Hardtanh
+from flowlib.images import (
+    Dequantize,
+    FactorOut,
+    Flatten,
+    ImageRealNVP,
+    MaskedCoupling,
+    Squeeze,
+    checkerboard_mask,
+)
+from flowlib.nn import MLP, ConvNet, Hardtanh
 from flowlib.training import History, fit, fit_variational
 
 __all__ = [
@@ -41,23 +50,31 @@ __all__ = [
     "BatchNorm",
     "Bijection",
     "Compose",
+    "ConvNet",
     "Coupling",
+    "Dequantize",
     "DiagonalNormal",
     "ElementwiseAffine",
+    "FactorOut",
+    "Flatten",
     "Flow",
     "Hardtanh",
     "History",
+    "ImageRealNVP",
     "Inverse",
     "LULinear",
     "LeakyReLU",
     "Logit",
+    "MaskedCoupling",
     "MultivariateNormal",
     "Permutation",
     "RealNVP",
     "Sigmoid",
     "Softplus",
+    "Squeeze",
     "StandardNormal",
     "alternating_mask",
+    "checkerboard_mask",
     "fit",
     "fit_variational",
     "half_mask",

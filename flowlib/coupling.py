@@ -31,6 +31,7 @@ from flowlib.flow import (
     as_event_shape,
     as_ints,
     require_event,
+    sum_event,
 )
 from flowlib.nn import MLP
 
@@ -114,7 +115,8 @@ class Affine(nn.Module):
     ``bound * tanh(s' / 2)``: at ``s' = t = 0`` it is the identity.
 
     Args:
-        dim: how many coordinates it moves.
+        dim: how many coordinates it moves; of images, how many channels, whose pixels share
+            their bounds.
         bound: where the bounds on the log-scale start.
 
     Raises:
@@ -150,23 +152,32 @@ class Affine(nn.Module):
 
     def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
-        require_event("Affine", raw, self.low.shape)
+        require_event("Affine", raw, self.low.shape + raw.shape[2:])
+        low, width = (_on_places(bound, raw) for bound in (self.low, self.width))
         # the sigmoid is on a CPU five times as fast as tanh
-        return torch.addcmul(self.low, self.width, raw.sigmoid()), shift
+        return torch.addcmul(low, width, raw.sigmoid()), shift
+
+
+def _on_places(values: Tensor, like: Tensor) -> Tensor:
+    """``(C,)`` as ``(C, 1, 1)`` for a batch of images, as it is for vectors."""
+    return values.reshape(values.shape + (1,) * (like.dim() - 2))
 
 
 # --- the layer ----------------------------------------------------------------------------
 
 
 class Coupling(Bijection):
-    """A coupling layer on vectors.
+    """A coupling layer on vectors, or on the channels of images.
 
     Args:
-        mask: ``(D,)``, bool: which coordinates are kept. Some must be, and some must not.
+        mask: ``(D,)``, bool: which coordinates, or channels, are kept. Some must be, and some
+            must not.
         conditioner: a module from ``(batch, kept)``, or ``(batch, kept + C)`` with a context, to
             ``(batch, n_params * moved)``, all first parameters first. It need not be invertible.
+            Of images both arrays end in ``(H, W)``, and the context is the same at each pixel.
         transformer: :class:`Additive` or :class:`Affine`, or another with ``n_params``,
             ``forward`` and ``inverse``.
+        places: ``()`` for vectors, ``(H, W)`` for images ``(D, H, W)``.
 
     Raises:
         ValueError: if the mask is not as above, or, when it is used, the conditioner makes another
@@ -181,7 +192,13 @@ class Coupling(Bijection):
     Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.
     """
 
-    def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
+    def __init__(
+        self,
+        mask: Tensor,
+        conditioner: nn.Module,
+        transformer: nn.Module,
+        places: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         mask = torch.as_tensor(mask)
         if mask.dim() != 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
@@ -193,14 +210,14 @@ class Coupling(Bijection):
         self.transformer = transformer
         self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
         self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
-        self.event_shape = torch.Size(mask.shape)
+        self.event_shape = as_event_shape([len(mask), *places])
         # Halves are taken and put together as slices, which is faster than by their indices.
         self.sizes = _runs(mask)
 
     @property
     def mask(self) -> Tensor:
         """``(D,)``, bool: which coordinates are kept."""
-        nothing = torch.zeros(self.event_shape, dtype=torch.bool, device=self.kept.device)
+        nothing = torch.zeros(self.event_shape[0], dtype=torch.bool, device=self.kept.device)
         return nothing.index_fill(0, self.kept, True)
 
     def get_extra_state(self) -> Tensor:
@@ -209,7 +226,7 @@ class Coupling(Bijection):
 
     def set_extra_state(self, mask: Tensor) -> None:
         mask = mask.to(self.kept.device, torch.bool)  # casting a whole state may have changed it
-        if mask.shape != self.event_shape or mask.all() or not mask.any():
+        if mask.shape != self.event_shape[:1] or mask.all() or not mask.any():
             raise ValueError(
                 f"Coupling: expected a saved mask of {self.event_shape[0]} coordinates, some kept "
                 f"and some moved, got {mask.tolist()}"
@@ -226,16 +243,10 @@ class Coupling(Bijection):
     def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_event("Coupling", x, self.event_shape)
         kept, moving = self._split(x)
-        given = kept if context is None else torch.cat([kept, context], 1)
-        params = self.conditioner(given)
-        if params.shape[-1] != self.transformer.n_params * len(self.moved):
-            raise ValueError(
-                f"Coupling: {len(self.moved)} coordinates to move with "
-                f"{self.transformer.n_params} parameters each, and the conditioner made "
-                f"{params.shape[-1]}"
-            )
+        params = self.conditioner(beside(kept, context))
+        require_params("Coupling", params, self.transformer.n_params, moving)
         moved, log_slope = transform(moving, params)
-        return self._join(x, kept, moved), log_slope.sum(1)
+        return self._join(x, kept, moved), sum_event(log_slope)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.sizes is None:
@@ -247,6 +258,25 @@ class Coupling(Bijection):
         if self.sizes is None:
             return x.index_copy(1, self.moved, moved)
         return torch.cat((kept, moved) if self.sizes[2] else (moved, kept), 1)
+
+
+def beside(x: Tensor, context: Tensor | None) -> Tensor:
+    """What a conditioner reads: ``x (batch, C, ...)`` and a context, the same at each pixel."""
+    if context is None:
+        return x
+    return torch.cat([x, _on_places(context, x).expand(*context.shape, *x.shape[2:])], 1)
+
+
+def require_params(where: str, params: Tensor, n_params: int, moving: Tensor) -> None:
+    """Raise ``ValueError`` unless a conditioner made so many numbers for each that moves."""
+    count = moving.shape[1]
+    if params.shape[1:] != (n_params * count, *moving.shape[2:]):
+        what = "coordinates" if moving.dim() == 2 else f"channels of {tuple(moving.shape[2:])}"
+        made = params.shape[1] if params.dim() == moving.dim() == 2 else tuple(params.shape[1:])
+        raise ValueError(
+            f"{where}: {count} {what} to move with {n_params} parameters each, and the "
+            f"conditioner made {made}"
+        )
 
 
 def _runs(mask: Tensor) -> tuple[int, int, bool] | None:

@@ -26,6 +26,7 @@ __all__ = [
     "bits_per_dim",
     "breast_cancer",
     "checkerboard",
+    "digit_images",
     "digits",
     "eight_gaussians",
     "moons",
@@ -218,6 +219,24 @@ def breast_cancer() -> Split:
     return _table(sklearn_datasets.load_breast_cancer().data)
 
 
+def digit_images() -> tuple[Split, Split]:
+    """The digits as pictures of whole levels, and which digit each of them is.
+
+    Returns:
+        levels from 0 to 16, each part ``(rows, 1, 8, 8)`` in uint8, and labels from 0 to 9, each
+        part ``(rows,)``. The rows are those of :func:`digits`.
+
+    Example:
+        >>> levels, labels = digit_images()
+        >>> [tuple(part.shape) for part in levels], int(levels.train.max()), labels.test[0].item()
+        ([(1258, 1, 8, 8), (180, 1, 8, 8), (359, 1, 8, 8)], 16, 1)
+    """
+    data = sklearn_datasets.load_digits()
+    images = _split(data.images[:, None].astype(np.uint8), valid=0.10, test=0.20)
+    labels = _split(data.target, valid=0.10, test=0.20)
+    return Split(*map(torch.as_tensor, images)), Split(*map(torch.as_tensor, labels))
+
+
 def digits(rng: Rng) -> tuple[Split, Split]:
     """1,797 handwritten digits of 8×8 pixels in 17 grey levels, as numbers a flow can fit.
 
@@ -236,8 +255,8 @@ def digits(rng: Rng) -> tuple[Split, Split]:
         >>> [tuple(part.shape) for part in y], log_det.test.shape
         ([(1258, 64), (180, 64), (359, 64)], torch.Size([359]))
     """
-    parts = _split(sklearn_datasets.load_digits().data, valid=0.10, test=0.20)
-    x = [torch.as_tensor((part + rng.uniform(size=part.shape)) / 17) for part in parts]
+    levels = [part.flatten(1).double().numpy() for part in digit_images()[0]]
+    x = [torch.as_tensor((part + rng.uniform(size=part.shape)) / 17) for part in levels]
     y, log_det = zip(*map(Logit(0.05), x), strict=True)
     return Split(*(part.float() for part in y)), Split(*(part.float() for part in log_det))
 

@@ -568,9 +568,11 @@ class Flow(nn.Module):
         bijection: the map ``f: x -> z``.
         base: the latent density, a module with ``event_shape``, ``log_prob`` and ``sample``,
             such as :class:`StandardNormal`.
+        event_shape: the shape of one data point, if it is not that of a latent point.
 
     Raises:
         TypeError: if the one is no :class:`Bijection`, or the other lacks one of the three.
+        ValueError: if data and latent points have not the same number of coordinates.
 
     Attributes:
         event_shape: the shape of one data point.
@@ -592,7 +594,12 @@ class Flow(nn.Module):
 
     context_dim: int | None = None
 
-    def __init__(self, bijection: Bijection, base: nn.Module) -> None:
+    def __init__(
+        self,
+        bijection: Bijection,
+        base: nn.Module,
+        event_shape: int | Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(bijection, Bijection):
             raise TypeError(f"Flow: expected a Bijection, got a {type(bijection).__name__}")
@@ -601,10 +608,12 @@ class Flow(nn.Module):
                 raise TypeError(f"Flow: the base, a {type(base).__name__}, has no {name}")
         self.bijection = bijection
         self.base = base
-
-    @property
-    def event_shape(self) -> torch.Size:
-        return self.base.event_shape
+        self.event_shape = as_event_shape(base.event_shape if event_shape is None else event_shape)
+        if math.prod(self.event_shape) != math.prod(base.event_shape):
+            raise ValueError(
+                f"Flow: data points of shape {tuple(self.event_shape)} and latent ones of shape "
+                f"{tuple(base.event_shape)} have not the same number of coordinates"
+            )
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density in nats.
@@ -724,6 +733,7 @@ class Flow(nn.Module):
             expected = ", ".join(["...", *map(str, event or "C")])
             raise ValueError(
                 f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}"
+                + channels_hint(x, event)
             )
         tensors = itertools.chain(self.parameters(), self.buffers())
         own = next((t for t in tensors if t.is_floating_point()), x)
@@ -819,6 +829,17 @@ def require_event(where: str, x: Tensor, event_shape: torch.Size, leading: int |
     if x.shape[max(0, count) :] != event_shape or leading not in (None, count):
         expected = ", ".join(["..." if leading is None else "batch", *map(str, event_shape)])
         raise ValueError(f"{where}: expected shape ({expected}), got {tuple(x.shape)}")
+
+
+def channels_hint(x: Tensor, event_shape: Sequence[int]) -> str:
+    """What to do where an image's channels are last, or its only one is not written, else ''."""
+    if len(event_shape) == 3:
+        c, *sides = event_shape
+        if list(x.shape[-3:]) == [*sides, c]:
+            return "; channels come first: x.movedim(-1, -3) puts them there"
+        if c == 1 and list(x.shape[-2:]) == sides:
+            return "; x.unsqueeze(-3) adds the one channel"
+    return ""
 
 
 def require_inside(where: str, x: Tensor, low: float, high: float) -> None:

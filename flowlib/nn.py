@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowlib.flow import as_ints, values_are_visible
 
-__all__ = ["MLP", "Hardtanh"]
+__all__ = ["MLP", "ConvNet", "Hardtanh"]
 
 
 _hardtanh_backward = torch.ops.aten.hardtanh_backward.default
@@ -130,3 +130,57 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., inputs)`` to ``(..., outputs)``."""
         return self.layers(x)
+
+
+class ConvNet(nn.Module):
+    """A small residual network of convolutions from images to images of the same size.
+
+    A convolution of 3×3 pixels, residual blocks of two more, and one of 1×1. The last starts at
+    zero, as in :class:`MLP`. There is no normalization between the layers: one over a batch would
+    let a picture's parameters depend on the others beside it.
+
+    Args:
+        inputs: the number of input channels.
+        hidden: the number of channels in between.
+        outputs: the number of output channels.
+        n_blocks: the number of residual blocks; each adds four pixels to the sides of what an
+            output sees, which are three without any.
+
+    Raises:
+        ValueError: if a number of channels is not positive, or ``n_blocks`` negative.
+
+    Example:
+        >>> ConvNet(1, 16, 2)(torch.randn(10, 1, 8, 8)).shape
+        torch.Size([10, 2, 8, 8])
+
+    Source: for the blocks, He et al. (2016), Identity Mappings in Deep Residual Networks.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, n_blocks: int = 1) -> None:
+        super().__init__()
+        numbers = as_ints([inputs, hidden, outputs, n_blocks])
+        if numbers is None or min(numbers[:3]) < 1 or numbers[3] < 0:
+            raise ValueError(
+                f"ConvNet: expected positive numbers of channels and n_blocks from 0, got "
+                f"inputs={inputs}, hidden={hidden}, outputs={outputs}, n_blocks={n_blocks}"
+            )
+        self.first = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.SiLU(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+            )
+            for _ in range(n_blocks)
+        )
+        self.last = nn.Sequential(nn.SiLU(), nn.Conv2d(hidden, outputs, 1))
+        nn.init.zeros_(self.last[-1].weight)
+        nn.init.zeros_(self.last[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, inputs, H, W)`` to ``(batch, outputs, H, W)``."""
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from flowlib.flow import Flow, require_finite
+from flowlib.flow import Flow, channels_hint, require_finite
 
 __all__ = ["History", "fit", "fit_variational"]
 
@@ -563,7 +563,10 @@ def _as_rows(flow: Flow, name: str, data: Rows, where: str) -> tuple[Tensor, ...
     x = rows[0]
     expected = ", ".join(["rows", *map(str, flow.event_shape)])
     if x.dim() == 0 or tuple(x.shape[1:]) != tuple(flow.event_shape):
-        raise ValueError(f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}")
+        hint = channels_hint(x, flow.event_shape)
+        raise ValueError(
+            f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}{hint}"
+        )
     if len(x) == 0:
         raise ValueError(f"{where}: {name} is empty; expected shape ({expected})")
     if len(rows) == 2 and (rows[1].dim() != 2 or len(rows[1]) != len(x)):

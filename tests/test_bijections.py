@@ -7,6 +7,7 @@ mistake agree with each other (mistake 29).
 
 import copy
 import io
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,21 +25,39 @@ from flowlib import (
     BatchNorm,
     Bijection,
     Compose,
+    ConvNet,
     Coupling,
+    Dequantize,
     ElementwiseAffine,
+    FactorOut,
+    Flatten,
     Flow,
+    ImageRealNVP,
     Inverse,
     LeakyReLU,
     Logit,
     LULinear,
+    MaskedCoupling,
     Permutation,
     Sigmoid,
     Softplus,
+    Squeeze,
     StandardNormal,
     alternating_mask,
+    checkerboard_mask,
     half_mask,
     random_mask,
 )
+
+
+def _then_flat(event):
+    return Compose([ActNorm(event), Flatten(event)])
+
+
+def _image_stack(event, n_scales=None):
+    """All of the flow but its base; with a margin that random draws do not leave."""
+    return ImageRealNVP(event, n_scales, hidden=3, alpha=0.05).bijection
+
 
 # what to make, and the shape of one data point
 CASES = {
@@ -87,6 +106,25 @@ CASES = {
     "ActNorm on images": lambda: (ActNorm((3, 2, 2)), (3, 2, 2)),
     "BatchNorm": lambda: (BatchNorm(3), (3,)),
     "BatchNorm on images": lambda: (BatchNorm((2, 3, 3)), (2, 3, 3)),
+    "Coupling of channels": lambda: (
+        Coupling(half_mask(3), ConvNet(1, 4, 4), Affine(2), (2, 4)),
+        (3, 2, 4),
+    ),
+    "MaskedCoupling": lambda: (
+        MaskedCoupling(checkerboard_mask((2, 3, 2), 1), ConvNet(2, 4, 4), Affine(2)),
+        (2, 3, 2),
+    ),
+    "MaskedCoupling of vectors": lambda: (
+        MaskedCoupling(alternating_mask(5), MLP(5, (8,), 10, torch.nn.Tanh), Affine(5)),
+        (5,),
+    ),
+    "Squeeze": lambda: (Squeeze((2, 4, 2)), (2, 4, 2)),
+    "Flatten": lambda: (Flatten((2, 1, 3)), (2, 1, 3)),
+    "FactorOut": lambda: (FactorOut((3, 1, 2), _then_flat((2, 1, 2))), (3, 1, 2)),
+    "Dequantize": lambda: (Dequantize(17), (1, 2, 2)),
+    "ImageRealNVP(1,8,8)": lambda: (_image_stack((1, 8, 8)), (1, 8, 8)),
+    "ImageRealNVP(3,16,16)": lambda: (_image_stack((3, 16, 16)), (3, 16, 16)),
+    "ImageRealNVP(2,4,8), 3 scales": lambda: (_image_stack((2, 4, 8), 3), (2, 4, 8)),
     "Compose of Inverse": lambda: (Compose([LULinear(3), Inverse(ElementwiseAffine(3))]), (3,)),
     "Compose of none": lambda: (Compose([]), (3,)),
 }
@@ -95,7 +133,10 @@ DOMAINS = {
     "Logit": torch.sigmoid,
     "Logit with a margin": torch.sigmoid,
     "Inverse(Softplus)": torch.exp,
+    **{name: torch.sigmoid for name in CASES if name.startswith("ImageRealNVP")},
 }
+# At the usual spread of the weights, 16 couplings of 768 numbers are badly conditioned.
+SPREADS = {"ImageRealNVP(3,16,16)": 0.1}
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
@@ -131,7 +172,8 @@ def randomize(module: nn.Module, scale: float = 0.3) -> nn.Module:
 @pytest.fixture(params=CASES, ids=str)
 def case(request):
     bijection, event = CASES[request.param]()
-    return Case(randomize(bijection), event, DOMAINS.get(request.param, torch.nn.Identity()))
+    randomize(bijection, SPREADS.get(request.param, 0.3))
+    return Case(bijection, event, DOMAINS.get(request.param, torch.nn.Identity()))
 
 
 def test_every_bijection_of_the_library_is_in_the_list():
@@ -145,16 +187,19 @@ def autodiff_log_det(f, x):
     """log|det| of the Jacobian of ``f`` at each row of ``x``, by autodiff, in float64."""
     rows = []
     for row in x:
-        jacobian = torch.autograd.functional.jacobian(lambda v: f(v[None])[0][0], row)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda v: f(v[None])[0][0], row, vectorize=True
+        )
         rows.append(torch.linalg.slogdet(jacobian.reshape(row.numel(), row.numel()))[1])
     return torch.stack(rows)
 
 
 def test_log_det_equals_autodiff_in_both_directions(case):
     case.b.double()
-    for f, x in case.both(6, dtype=torch.float64):
+    rows = 6 if math.prod(case.event) < 200 else 2  # a Jacobian of 768 by 768 takes its time
+    for f, x in case.both(rows, dtype=torch.float64):
         _, log_det = f(x)
-        assert log_det.shape == (6,)
+        assert log_det.shape == (rows,)
         torch.testing.assert_close(log_det, autodiff_log_det(f, x), rtol=0, atol=1e-10)
 
 
@@ -168,13 +213,14 @@ def test_round_trip(case, dtype, tol, device):
     for y in (z, forward, back, inverse):
         assert (y.dtype, y.device) == (x.dtype, x.device)
     torch.testing.assert_close(back, x, rtol=0, atol=tol)
-    torch.testing.assert_close(forward, -inverse, rtol=0, atol=tol)
+    torch.testing.assert_close(forward, -inverse, rtol=tol / 100, atol=tol)
 
 
 def test_it_is_no_identity(case):
     x = case.x(8)
+    z = case.b(x)[0]
     is_one = isinstance(case.b, Compose) and len(case.b) == 0
-    assert torch.allclose(case.b(x)[0], x, atol=1e-2) == is_one
+    assert (z.shape == x.shape and torch.allclose(z, x, atol=1e-2)) == is_one
 
 
 def test_gradients_reach_every_parameter_from_both_directions(case):
@@ -190,6 +236,8 @@ def test_gradients_reach_every_parameter_from_both_directions(case):
 
 def test_the_log_dets_gradient_is_autodiffs(case):
     """A log-determinant may have the right value and still not be differentiated."""
+    if math.prod(case.event) > 200:
+        pytest.skip("a Jacobian of 768 by 768, differentiated again; smaller ones are in the list")
     case.b.double()
     parameters = [p for p in case.b.parameters() if p.numel()]
     for f, x in case.both(3, dtype=torch.float64):
@@ -200,7 +248,9 @@ def test_the_log_dets_gradient_is_autodiffs(case):
 
 
 def differentiable_log_det(f, row):
-    J = torch.autograd.functional.jacobian(lambda v: f(v[None])[0][0], row, create_graph=True)
+    J = torch.autograd.functional.jacobian(
+        lambda v: f(v[None])[0][0], row, create_graph=True, vectorize=True
+    )
     return torch.linalg.slogdet(J.reshape(row.numel(), row.numel()))[1]
 
 
@@ -219,9 +269,9 @@ def test_the_input_is_left_alone(case):
 
 
 def test_zero_rows(case):
-    for f, x in case.both(0):
+    for (f, x), (_, some) in zip(case.both(0), reversed(case.both(3)), strict=True):
         y, log_det = f(x)
-        assert y.shape == (0, *case.event)
+        assert y.shape == (0, *some.shape[1:])
         assert log_det.shape == (0,)
 
 
@@ -236,14 +286,14 @@ def test_no_grad_and_inference_mode(case):
 
 def test_torch_func(case):
     for f, x in case.both(6):
-        batches = x.reshape(3, 2, *case.event)
+        batches = x.unflatten(0, (3, 2))
         for i in (0, 1):
             torch.testing.assert_close(
                 torch.func.vmap(lambda v, f=f, i=i: f(v)[i])(batches),
                 torch.stack([f(part)[i] for part in batches]),
             )
         jacobian = torch.func.jacrev(lambda v, f=f: f(v[None])[0][0])(x[0])
-        assert jacobian.shape == (*case.event, *case.event)
+        assert jacobian.shape == (*f(x)[0].shape[1:], *x.shape[1:])
         per_row = torch.func.vmap(torch.func.grad(lambda v, f=f: f(v[None])[0].sum()))(x)
         assert per_row.shape == x.shape
 
@@ -269,7 +319,7 @@ def test_save_copy_and_pickle(case):
 
 def test_as_a_flow_it_is_a_density_and_its_door_is_guarded(case):
     event = case.event
-    flow = Flow(case.b, StandardNormal(event)).double()
+    flow = Flow(case.b, StandardNormal(case.z(1).shape[1:]), event).double()
     x, z = case.x(7, dtype=torch.float64), case.b(case.x(7, dtype=torch.float64))[0]
     expected = flow.base.log_prob(case.b(x)[0]) + autodiff_log_det(case.b.forward, x)
     torch.testing.assert_close(flow.log_prob(x), expected, rtol=0, atol=1e-9)
