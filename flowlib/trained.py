@@ -1,0 +1,120 @@
+"""Flows that the book has trained for you, and how.
+
+What takes longer than a chapter should is trained beforehand, and its weights come with the
+library. ``python -m flowlib.trained`` makes them all again; a test does so, too, and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowlib import datasets
+from flowlib.coupling import RealNVP
+from flowlib.flow import Compose, Flow, Logit, StandardNormal
+from flowlib.images import Dequantize, Flatten, ImageRealNVP
+from flowlib.training import fit
+
+__all__ = ["digit_bits", "noisy_digits", "pretrained", "train"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+SHAPE, LEVELS = (1, 8, 8), 17
+
+
+def _digits_as_images() -> Flow:
+    return ImageRealNVP(SHAPE, hidden=12)
+
+
+def _digits_as_vectors() -> Flow:
+    """As many parameters as the images' flow has, within a percent, in the best of seven forms."""
+    couplings = RealNVP(64, n_layers=10, hidden=28).bijection
+    return Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
+
+
+# what to make, and how long and how fast it learns
+RECIPES: dict[str, tuple[Callable[[], Flow], dict]] = {
+    "digits-as-images": (_digits_as_images, {"steps": 600, "lr": 5e-3}),
+    "digits-as-vectors": (_digits_as_vectors, {"steps": 800, "lr": 2e-3}),
+}
+
+
+def pretrained(name: str) -> Flow:
+    """One of the book's trained flows, in evaluation mode.
+
+    Args:
+        name: ``"digits-as-images"``, an :class:`ImageRealNVP` on pictures ``(1, 8, 8)`` with pixels
+            from the unit interval; or ``"digits-as-vectors"``, a :class:`RealNVP` of as many
+            parameters on the same pictures.
+
+    Raises:
+        ValueError: if there is none of that name.
+
+    Example:
+        >>> pretrained("digits-as-images").sample(3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    flow = _make(name, seed=0)
+    flow.load_state_dict(torch.load(WEIGHTS / f"{name}.pt", weights_only=True))
+    return flow.eval()
+
+
+def train(name: str, seed: int = 0, progress: bool | None = None) -> Flow:
+    """Train one of the book's flows anew, on a CPU, as its weights were.
+
+    Args:
+        name: as in :func:`pretrained`.
+        seed: of the weights at the start, the batches and the noise; the book's is 0.
+        progress: whether to show a bar.
+    """
+    flow = _make(name, seed)
+    levels, _ = datasets.digit_images()
+
+    def batch(step: int) -> Tensor:
+        rows = torch.randint(len(levels.train), (128,))
+        return noisy_digits(levels.train[rows])  # with other noise each time
+
+    valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
+    fit(
+        flow, batch, validation=valid, seed=seed, device="cpu", progress=progress,
+        **RECIPES[name][1],
+    )  # fmt: skip
+    return flow.eval()
+
+
+def noisy_digits(levels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Digits ``(rows, 1, 8, 8)`` in whole levels, as pictures in the unit cube with noise."""
+    to_unit = Dequantize(LEVELS)
+    return to_unit(to_unit.noisy(levels, generator))[0]
+
+
+@torch.no_grad()
+def digit_bits(flow: Flow, levels: Tensor) -> float:
+    """Bits per dimension of digits in whole levels under a flow on the unit cube, with the noise of
+    one fixed draw."""
+    x = noisy_digits(levels, torch.Generator().manual_seed(1))
+    return datasets.bits_per_dim(flow.log_prob(x), 64, LEVELS).item()
+
+
+def _make(name: str, seed: int) -> Flow:
+    if name not in RECIPES:
+        raise ValueError(f"pretrained: expected one of {', '.join(RECIPES)}, got {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return RECIPES[name][0]()
+
+
+def main() -> None:
+    WEIGHTS.mkdir(exist_ok=True)
+    for name in RECIPES:
+        flow = train(name)
+        torch.save(flow.state_dict(), WEIGHTS / f"{name}.pt")
+        _, valid, test = datasets.digit_images()[0]
+        bits = [f"{digit_bits(flow, part):.3f}" for part in (valid, test)]
+        print(f"{name}: {' and '.join(bits)} bits/dim on the validation and the test part")
+
+
+if __name__ == "__main__":
+    main()
