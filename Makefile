@@ -65,6 +65,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
+	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json
 	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.ready: benchmarks/requirements.txt pyproject.toml

@@ -39,6 +39,7 @@ from flowlib.images import (
     checkerboard_mask,
 )
 from flowlib.nn import MLP, ConvNet, Hardtanh
+from flowlib.trained import pretrained
 from flowlib.training import History, fit, fit_variational
 
 __all__ = [
@@ -79,5 +80,6 @@ __all__ = [
     "fit_variational",
     "half_mask",
     "holds",
+    "pretrained",
     "random_mask",
 ]

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowlib import datasets
 from flowlib.coupling import RealNVP
 from flowlib.flow import Compose, Flow, Logit, StandardNormal
 from flowlib.images import Dequantize, Flatten, ImageRealNVP
@@ -69,6 +68,8 @@ def train(name: str, seed: int = 0, progress: bool | None = None) -> Flow:
         seed: of the weights at the start, the batches and the noise; the book's is 0.
         progress: whether to show a bar.
     """
+    from flowlib import datasets  # scikit-learn is slow to import, and few flows are trained
+
     flow = _make(name, seed)
     levels, _ = datasets.digit_images()
 
@@ -94,6 +95,8 @@ def noisy_digits(levels: Tensor, generator: torch.Generator | None = None) -> Te
 def digit_bits(flow: Flow, levels: Tensor) -> float:
     """Bits per dimension of digits in whole levels under a flow on the unit cube, with the noise of
     one fixed draw."""
+    from flowlib import datasets
+
     x = noisy_digits(levels, torch.Generator().manual_seed(1))
     return datasets.bits_per_dim(flow.log_prob(x), 64, LEVELS).item()
 
@@ -107,6 +110,8 @@ def _make(name: str, seed: int) -> Flow:
 
 
 def main() -> None:
+    from flowlib import datasets
+
     WEIGHTS.mkdir(exist_ok=True)
     for name in RECIPES:
         flow = train(name)
