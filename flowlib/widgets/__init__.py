@@ -4,6 +4,14 @@ from flowlib.widgets.base import Explorer
 from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
+from flowlib.widgets.multiscale import MultiscaleExplorer
 from flowlib.widgets.warp import WarpExplorer
 
-__all__ = ["Explorer", "JacobianExplorer", "KLExplorer", "LayersExplorer", "WarpExplorer"]
+__all__ = [
+    "Explorer",
+    "JacobianExplorer",
+    "KLExplorer",
+    "LayersExplorer",
+    "MultiscaleExplorer",
+    "WarpExplorer",
+]
