@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SITE   := _build/html
 
-# How notebooks run wherever their outputs are stored or compared: no progress bars, two threads.
+# How notebooks run wherever their outputs are stored or compared: no progress bars, and one thread,
+# because for networks of this size two threads on a busy machine are five times slower than one.
 export FLOWLIB_PROGRESS ?= 0
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: book lab notebooks test mistakes style address requirements bench vendor clean
 

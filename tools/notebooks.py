@@ -75,6 +75,7 @@ def canonical(source: NotebookNode) -> NotebookNode:
 def execute(notebook: NotebookNode) -> None:
     """Run every cell, in place, and drop from the outputs what differs from run to run."""
     os.environ["FLOWLIB_PROGRESS"] = "0"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the Makefile
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     client = NotebookClient(
         notebook, timeout=300, record_timing=False, store_widget_state=False,
