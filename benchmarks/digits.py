@@ -23,7 +23,7 @@ def main() -> None:
     rows = []
     for seed in SEEDS:
         for name in RECIPES:
-            flow = train(name, seed)
+            flow, _ = train(name, seed)
             weights = sum(p.numel() for p in flow.parameters())
             bits = round(digit_bits(flow, test), 4)
             rows.append({"flow": name, "seed": seed, "weights": weights, "bits": bits})

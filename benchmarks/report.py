@@ -139,8 +139,7 @@ def page() -> str:
     parts.append(
         "## Pictures as pictures\n\nBits per dimension of the digits' test part after a full "
         "training, less is better; a Gaussian has 2.47 and the best mixture 2.27. "
-        "[Chapter 2](../chapters/02-realnvp.ipynb) shows how. To make the comparison fair to the "
-        "vectors, theirs is the best on the validation part of seven forms that were tried.\n\n"
+        "[Chapter 2](../chapters/02-realnvp.ipynb) shows how.\n\n"
         f"{pictures()}"
     )
     return "\n".join(parts)

@@ -735,6 +735,11 @@ class Flow(nn.Module):
                 f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}"
                 + channels_hint(x, event)
             )
+        if name == "context":
+            if values_are_visible(x):
+                require_finite(where, name, x)
+        else:
+            self.check_values(where, name, x)
         tensors = itertools.chain(self.parameters(), self.buffers())
         own = next((t for t in tensors if t.is_floating_point()), x)
         if x.dtype != own.dtype:
@@ -742,6 +747,15 @@ class Flow(nn.Module):
                 f"{where}: the flow is in {own.dtype}, {name} in {x.dtype}; "
                 f"{name}.to({own.dtype}) makes them one"
             )
+
+    def check_values(self, where: str, name: str, x: Tensor) -> None:
+        """Raise ``ValueError`` if ``x`` has values that this flow cannot take, where one may look.
+
+        Args:
+            where: who asks, for the message.
+            name: what the caller knows ``x`` as.
+            x: data of the right shape.
+        """
         if values_are_visible(x):
             require_finite(where, name, x)
 
@@ -837,7 +851,7 @@ def channels_hint(x: Tensor, event_shape: Sequence[int]) -> str:
         c, *sides = event_shape
         if list(x.shape[-3:]) == [*sides, c]:
             return "; channels come first: x.movedim(-1, -3) puts them there"
-        if c == 1 and list(x.shape[-2:]) == sides:
+        if c == 1 and x.dim() <= 3 and list(x.shape[-2:]) == sides:
             return "; x.unsqueeze(-3) adds the one channel"
     return ""
 

@@ -99,9 +99,29 @@ class MaskedCoupling(Bijection):
                 f"and some False (moved), got {mask.dtype} of shape {tuple(mask.shape)} with "
                 f"{int(mask.sum())} of {mask.numel()} kept"
             )
-        self.register_buffer("mask", mask)
+        # a copy, since the caller's may change; as numbers, since bools cannot be averaged
+        self.register_buffer("kept", mask.to(torch.uint8, copy=True), persistent=False)
+        self.event_shape = torch.Size(mask.shape)
         self.conditioner = conditioner
         self.transformer = transformer
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool, of the shape of one event: what is kept."""
+        return self.kept.bool()
+
+    def get_extra_state(self) -> Tensor:
+        """The mask, saved with the weights, which are of no use under another one."""
+        return self.mask
+
+    def set_extra_state(self, mask: Tensor) -> None:
+        mask = mask.to(self.kept.device, torch.bool)  # casting a whole state may have changed it
+        if mask.shape != self.event_shape or mask.all() or not mask.any():
+            raise ValueError(
+                f"MaskedCoupling: expected a saved mask of shape {tuple(self.event_shape)}, some "
+                f"kept and some moved, got shape {tuple(mask.shape)} with {int(mask.sum())} kept"
+            )
+        self.kept = mask.to(torch.uint8, copy=True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._move(self.transformer.forward, x, context)
@@ -110,11 +130,14 @@ class MaskedCoupling(Bijection):
         return self._move(self.transformer.inverse, z, context)
 
     def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        require_event("MaskedCoupling", x, self.mask.shape)
-        params = self.conditioner(beside(x.masked_fill(~self.mask, 0.0), context))
+        require_event("MaskedCoupling", x, self.event_shape)
+        mask = self.mask
+        params = self.conditioner(beside(x.masked_fill(~mask, 0.0), context))
         require_params("MaskedCoupling", params, self.transformer.n_params, x)
-        moved, log_slope = transform(x, params)
-        return torch.where(self.mask, x, moved), sum_event(log_slope.masked_fill(self.mask, 0.0))
+        # Zeros where nothing moves: what is thrown away must not overflow either.
+        params = params.unflatten(1, (self.transformer.n_params, -1)).masked_fill(mask, 0.0)
+        moved, log_slope = transform(x, params.flatten(1, 2))
+        return torch.where(mask, x, moved), sum_event(log_slope.masked_fill(mask, 0.0))
 
 
 # --- what goes where --------------------------------------------------------------------------
@@ -284,27 +307,41 @@ class Dequantize(Bijection):
             dtype: of the result, torch's default if there is none.
 
         Raises:
-            ValueError: if a value is no such number.
+            TypeError: if ``pixels`` is no tensor.
+            ValueError: if a value is no such number, or the dtype too coarse for levels and noise.
         """
+        if not isinstance(pixels, Tensor):
+            raise TypeError(
+                f"Dequantize: expected pixels as a torch.Tensor, got {type(pixels).__name__}"
+            )
         dtype = dtype or torch.get_default_dtype()
-        x = pixels.to(dtype)
-        if values_are_visible(x) and x.numel():
-            low, high = x.min().item(), x.max().item()
-            if not (low >= 0 and high < self.levels) or bool((x != x.floor()).any()):
-                whole = "" if bool((x == x.floor()).all()) else ", not all of them whole"
+        # Rounding may lift a sum to the next level, which the noise therefore keeps away from.
+        edge = 2 * self.levels * torch.finfo(dtype).eps
+        if edge > 0.1:
+            raise ValueError(
+                f"Dequantize: {dtype} is too coarse for {self.levels} levels and noise"
+            )
+        if values_are_visible(pixels) and pixels.numel():
+            low, high = (v.item() for v in pixels.aminmax())
+            whole = not pixels.is_floating_point() or bool((pixels == pixels.floor()).all())
+            if not (low >= 0 and high < self.levels and whole):
+                also = "" if whole else ", not all of them whole"
                 raise ValueError(
                     f"Dequantize: expected pixels as whole numbers from 0 to {self.levels - 1}, "
-                    f"got values from {low:g} to {high:g}{whole}"
+                    f"got values from {low:g} to {high:g}{also}"
                 )
-        u = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
-        return x + u
+        u = torch.rand(pixels.shape, generator=generator, dtype=dtype, device=pixels.device)
+        return pixels.to(dtype) + torch.lerp(u.new_tensor(edge), u.new_tensor(1 - edge), u)
 
     def levels_of(self, z: Tensor) -> Tensor:
-        """The levels, whole numbers, of numbers from the unit interval; what draws left it by is
-        cut off."""
+        """The levels, whole numbers, of draws from the unit interval; what left it is cut off."""
         return (z * self.levels).floor().clamp(0, self.levels - 1).long()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not x.is_floating_point():
+            raise ValueError(
+                f"Dequantize: expected levels with noise, got {x.dtype}; noisy() adds the noise"
+            )
         return x / self.levels, self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -319,12 +356,18 @@ class Dequantize(Bijection):
 
 
 class ImageRealNVP(Flow):
-    """RealNVP on pictures with values from the unit interval, as in the paper.
+    """RealNVP on pictures with values from the unit interval.
 
-    At each scale three couplings on a checkerboard, a squeeze, and three couplings on halves of the
-    channels; then half of the channels leave. The last scale is four couplings on a checkerboard.
-    An :class:`ActNorm` stands before each coupling, and a :class:`Logit` before them all. The
-    latent is a vector of ``C * H * W`` numbers; first comes what left first.
+    The stack is the paper's: at each scale three couplings on a checkerboard, a squeeze, and three
+    couplings on halves of the channels; then half of the channels leave. The last scale is four
+    couplings on a checkerboard. The latent is a vector of ``C * H * W`` numbers; first comes what
+    left first.
+
+    Other than in the paper, an :class:`ActNorm` before each coupling stands for its batch
+    normalization, the conditioners are of one width at all scales and have none inside, and what
+    leaves are the last channels of the squeeze, not a checkerboard of pixels. A :class:`Logit`
+    stands before them all. In float32 draws whose latents are far out (beyond 16 where the logit
+    ends) may land on the interval's edge and not come back.
 
     Args:
         event_shape: ``(C, H, W)``, channels first. ``H`` and ``W`` are divided by 2 at each scale
@@ -358,7 +401,7 @@ class ImageRealNVP(Flow):
     ) -> None:
         shape = _as_image_shape("ImageRealNVP", event_shape)
         c, h, w = shape
-        if w in (1, 3) and w < min(c, h):
+        if w in (1, 3) and min(c, h) >= 8:
             raise ValueError(
                 f"ImageRealNVP: {tuple(shape)} looks like a picture with its channels last; "
                 f"expected (C, H, W), such as {(w, c, h)}, and data to match: x.movedim(-1, -3)"
@@ -370,12 +413,12 @@ class ImageRealNVP(Flow):
                 "ImageRealNVP: expected whole numbers n_scales from 1 and context_dim from 0, "
                 f"got {n_scales} and {context_dim}"
             )
-        shape = _as_image_shape("ImageRealNVP", event_shape, 2 ** (n_scales - 1))
-        if math.prod(shape[1:]) < 2 * 4 ** (n_scales - 1):
+        if h * w < 2 * 4 ** (n_scales - 1):
             raise ValueError(
-                f"ImageRealNVP: after {n_scales - 1} squeezes of {tuple(shape)} one pixel is left, "
-                "and a checkerboard needs two; take fewer scales"
+                f"ImageRealNVP: the last of {n_scales} scales of {tuple(shape)} has less than two "
+                "pixels, which a checkerboard needs"
             )
+        shape = _as_image_shape("ImageRealNVP", event_shape, 2 ** (n_scales - 1))
 
         def conditioner(reads: int, moves: int) -> ConvNet:
             return ConvNet(reads + context_dim, hidden, Affine.n_params * moves, n_blocks)
@@ -385,16 +428,21 @@ class ImageRealNVP(Flow):
         self.context_dim = context_dim
         self.alpha = alpha
 
-    def _check(self, where: str, name: str, x: Tensor, event: Sequence[int]) -> None:
-        super()._check(where, name, x, event)
+    def check_values(self, where: str, name: str, x: Tensor) -> None:
+        super().check_values(where, name, x)
         margin = self.alpha / (1 - 2 * self.alpha)
-        if name == "context" or not values_are_visible(x) or not x.numel():
-            return
-        low, high = x.min().item(), x.max().item()
-        if not (-margin < low and high < 1 + margin):
+        got = None
+        if not x.is_floating_point():
+            got = f"{x.dtype}"
+        elif values_are_visible(x) and x.numel():
+            low, high = (v.item() for v in x.aminmax())
+            if not (-margin < low and high < 1 + margin):
+                got = f"values from {low:g} to {high:g}"
+        if got:
             raise ValueError(
-                f"{where}: expected {name} with pixels from the unit interval, got values from "
-                f"{low:g} to {high:g}; of whole levels 0, 1, ... Dequantize makes such pixels"
+                f"{where}: expected {name} with pixels strictly between {0 - margin:.4g} and "
+                f"{1 + margin:.4g}, the unit interval and its margin, got {got}; of whole levels "
+                "0, 1, ... Dequantize makes such pixels"
             )
 
 

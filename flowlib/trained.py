@@ -1,7 +1,7 @@
 """Flows that the book has trained for you, and how.
 
 What takes longer than a chapter should is trained beforehand, and its weights come with the
-library. ``python -m flowlib.trained`` makes them all again; a test does so, too, and compares.
+library. ``tools/weights.py`` makes them all again; a test does so, too, and compares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from flowlib.coupling import RealNVP
 from flowlib.flow import Compose, Flow, Logit, StandardNormal
 from flowlib.images import Dequantize, Flatten, ImageRealNVP
-from flowlib.training import fit
+from flowlib.training import History, fit
 
 __all__ = ["digit_bits", "noisy_digits", "pretrained", "train"]
 
@@ -28,9 +28,11 @@ def _digits_as_images() -> Flow:
 
 
 def _digits_as_vectors() -> Flow:
-    """As many parameters as the images' flow has, within a percent, in the best of seven forms."""
+    """As many parameters as the images' flow has, within a percent."""
     couplings = RealNVP(64, n_layers=10, hidden=28).bijection
-    return Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
+    flow = Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
+    flow.context_dim = 0
+    return flow
 
 
 # what to make, and how long and how fast it learns
@@ -60,13 +62,16 @@ def pretrained(name: str) -> Flow:
     return flow.eval()
 
 
-def train(name: str, seed: int = 0, progress: bool | None = None) -> Flow:
+def train(name: str, seed: int = 0, progress: bool | None = None) -> tuple[Flow, History]:
     """Train one of the book's flows anew, on a CPU, as its weights were.
 
     Args:
         name: as in :func:`pretrained`.
         seed: of the weights at the start, the batches and the noise; the book's is 0.
         progress: whether to show a bar.
+
+    Returns:
+        The flow in evaluation mode, and the losses.
     """
     from flowlib import datasets  # scikit-learn is slow to import, and few flows are trained
 
@@ -78,11 +83,11 @@ def train(name: str, seed: int = 0, progress: bool | None = None) -> Flow:
         return noisy_digits(levels.train[rows])  # with other noise each time
 
     valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
-    fit(
+    history = fit(
         flow, batch, validation=valid, seed=seed, device="cpu", progress=progress,
         **RECIPES[name][1],
     )  # fmt: skip
-    return flow.eval()
+    return flow.eval(), history
 
 
 def noisy_digits(levels: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -97,29 +102,14 @@ def digit_bits(flow: Flow, levels: Tensor) -> float:
     one fixed draw."""
     from flowlib import datasets
 
-    x = noisy_digits(levels, torch.Generator().manual_seed(1))
+    own = next(flow.parameters())
+    x = noisy_digits(levels.cpu(), torch.Generator().manual_seed(1)).to(own)
     return datasets.bits_per_dim(flow.log_prob(x), 64, LEVELS).item()
 
 
 def _make(name: str, seed: int) -> Flow:
     if name not in RECIPES:
-        raise ValueError(f"pretrained: expected one of {', '.join(RECIPES)}, got {name!r}")
+        raise ValueError(f"trained: expected one of {', '.join(RECIPES)}, got {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return RECIPES[name][0]()
-
-
-def main() -> None:
-    from flowlib import datasets
-
-    WEIGHTS.mkdir(exist_ok=True)
-    for name in RECIPES:
-        flow = train(name)
-        torch.save(flow.state_dict(), WEIGHTS / f"{name}.pt")
-        _, valid, test = datasets.digit_images()[0]
-        bits = [f"{digit_bits(flow, part):.3f}" for part in (valid, test)]
-        print(f"{name}: {' and '.join(bits)} bits/dim on the validation and the test part")
-
-
-if __name__ == "__main__":
-    main()

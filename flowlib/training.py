@@ -559,7 +559,7 @@ def _as_rows(flow: Flow, name: str, data: Rows, where: str) -> tuple[Tensor, ...
         if not isinstance(part, Tensor):
             kind = type(part).__name__
             raise TypeError(f"{where}: expected {label} to be a tensor or array, got {kind}")
-        rows.append(part.detach().to(dtype))
+        rows.append(part.detach())
     x = rows[0]
     expected = ", ".join(["rows", *map(str, flow.event_shape)])
     if x.dim() == 0 or tuple(x.shape[1:]) != tuple(flow.event_shape):
@@ -573,9 +573,10 @@ def _as_rows(flow: Flow, name: str, data: Rows, where: str) -> tuple[Tensor, ...
         raise ValueError(
             f"{where}: expected {names[1]} of shape ({len(x)}, C), got {tuple(rows[1].shape)}"
         )
-    for label, part in zip(names, rows, strict=True):
+    flow.check_values(where, name, x)
+    for label, part in zip(names[1:], rows[1:], strict=True):
         require_finite(where, label, part)
-    return tuple(rows)
+    return tuple(part.to(dtype) for part in rows)
 
 
 def _digest(rows: tuple[Tensor, ...]) -> str:

@@ -14,6 +14,7 @@ from flowlib import (
     ConvNet,
     Coupling,
     Dequantize,
+    ElementwiseAffine,
     FactorOut,
     Flatten,
     Flow,
@@ -75,6 +76,49 @@ def test_a_coupling_of_channels_is_the_masked_coupling_of_its_channels():
     x = torch.randn(6, 3, 4, 2).double()
     for one, other in zip(narrow(x) + narrow.inverse(x), wide(x) + wide.inverse(x), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_mask_is_a_copy():
+    mask = checkerboard_mask((1, 4, 4))
+    one, other = (MaskedCoupling(mask, ConvNet(1, 4, 2), Affine(1)) for _ in "ab")
+    opposite = MaskedCoupling(~mask, ConvNet(1, 4, 2), Affine(1))
+    one.load_state_dict(opposite.state_dict())
+    assert torch.equal(one.mask, ~mask)
+    assert torch.equal(other.mask, mask)
+    assert torch.equal(mask, checkerboard_mask((1, 4, 4)))
+
+
+def test_states_that_were_cast_or_averaged_load_and_others_are_refused():
+    flow = ImageRealNVP((1, 4, 4), 2, hidden=2)
+    state = flow.state_dict()
+    ImageRealNVP((1, 4, 4), 2, hidden=2).load_state_dict({k: v.half() for k, v in state.items()})
+    average = torch.optim.swa_utils.AveragedModel(flow, use_buffers=True)
+    for _ in range(2):
+        average.update_parameters(flow)
+    x = torch.rand(5, 1, 4, 4)
+    torch.testing.assert_close(average.module.log_prob(x), flow.log_prob(x))
+    layer = MaskedCoupling(checkerboard_mask((1, 4, 4)), ConvNet(1, 4, 2), Affine(1))
+    for wrong in (torch.ones(1, 4, 4).bool(), checkerboard_mask((1, 2, 4))):
+        with pytest.raises(ValueError, match=r"saved mask of shape \(1, 4, 4\)"):
+            layer.set_extra_state(wrong)
+
+
+def test_what_is_thrown_away_may_overflow():
+    class Steep(nn.Module):
+        def forward(self, x):
+            return torch.full_like(x, 500.0) + 0 * x
+
+    class Exp(nn.Module):
+        n_params = 1
+
+        def forward(self, x, params):
+            return x * params.exp(), params
+
+    mask = checkerboard_mask((1, 2, 2))
+    layer = MaskedCoupling(mask, Steep(), Exp())
+    x = torch.rand(1, 1, 2, 2, requires_grad=True)
+    layer(x)[0][:, mask].sum().backward()
+    assert torch.isfinite(x.grad[:, mask]).all()
 
 
 def test_a_mask_that_was_saved_is_taken():
@@ -181,6 +225,19 @@ def test_log_prob_is_autodiffs_with_a_context_too():
     assert flow.sample(2, context).shape == (2, 3, 1, 4, 4)
 
 
+def test_its_arguments_are_heeded():
+    flow = ImageRealNVP((1, 4, 4), 1, hidden=3, n_blocks=2, alpha=0.2)
+    nets = [m for m in flow.modules() if isinstance(m, ConvNet)]
+    assert len(nets) == 4
+    assert all(len(net.blocks) == 2 and net.first.out_channels == 3 for net in nets)
+    assert flow.bijection[0].alpha == 0.2
+    flow.log_prob(torch.full((1, 1, 4, 4), 1.3))  # within the margin of 1/3
+    with pytest.raises(ValueError, match="takes no context"):
+        flow.log_prob(torch.rand(1, 1, 4, 4), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="needs a context"):
+        ImageRealNVP((1, 4, 4), 1, hidden=2, context_dim=2).log_prob(torch.rand(1, 1, 4, 4))
+
+
 def test_batch_norm_between_image_couplings_is_a_density():
     """Its H·W: a picture's own density, against autodiff, with the statistics of a batch."""
     event = (2, 4, 4)
@@ -217,15 +274,42 @@ def test_levels_survive_their_noise():
     assert torch.equal(noisy, again)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 22, 41, 256, 4096])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_never_leaves_its_cell(levels, dtype, monkeypatch):
+    """Not even at the ends of what a generator may draw."""
+    to_unit, pixels = Dequantize(levels), torch.arange(levels)
+    for u in (0.0, 1 - torch.finfo(dtype).eps / 2):
+        monkeypatch.setattr(
+            torch, "rand", lambda shape, u=u, **kw: torch.full(shape, u, dtype=dtype)
+        )
+        x = to_unit.noisy(pixels, dtype=dtype)
+        assert x.dtype == dtype
+        assert torch.equal(x.floor().long(), pixels)
+        z, _ = to_unit(x[None])
+        assert torch.equal(to_unit.levels_of(z[0]), pixels)
+        assert z.max() < 1
+
+
 def test_noise_bounds_the_probability_of_levels():
-    """E log p(x + u) <= log P(x) = log of the integral of p over the level's cell."""
-    torch.manual_seed(0)
-    base = torch.distributions.Normal(1.3, 0.8)
-    levels = torch.arange(-3.0, 6.0).double()
-    u = (torch.arange(2000).double() + 0.5) / 2000
-    bound = base.log_prob(levels[:, None] + u).mean(1)
-    exact = (base.cdf(levels + 1) - base.cdf(levels)).log()
-    assert (bound < exact).all()
+    """E log p(x + u) <= log P(x), the integral of the flow's density over the level's cell."""
+    affine = ElementwiseAffine(1)
+    affine.log_scale.data.fill_(1.5)
+    affine.shift.data.fill_(-2.0)
+    to_unit = Dequantize(8)
+    flow = Flow(Compose([to_unit, affine]), StandardNormal(1)).double()
+    pixels = torch.arange(8).repeat(20_000)[:, None]
+    noisy = to_unit.noisy(pixels, torch.Generator().manual_seed(0), torch.float64)
+    with torch.no_grad():
+        bound = flow.log_prob(noisy).reshape(20_000, 8)
+        ends = flow.bijection(torch.arange(9.0)[:, None].double())[0][:, 0]
+    P = torch.distributions.Normal(0.0, 1.0).cdf(ends).diff()
+    assert (bound.mean(0) < P.log()).all()
+    u = (torch.arange(4000).double() + 0.5) / 4000
+    with torch.no_grad():
+        exact = flow.log_prob((torch.arange(8.0)[:, None] + u)[..., None].double()).mean(1)
+    error = bound.std(0) / 20_000**0.5
+    assert ((bound.mean(0) - exact).abs() < 4 * error).all()
 
 
 @pytest.mark.parametrize("dims", [1, 12, 768])
@@ -276,7 +360,7 @@ GREY = ImageRealNVP((1, 4, 4), hidden=2, n_blocks=0)
         (lambda: Squeeze((8, 8)), r"\(C, H, W\), channels first"),
         (lambda: ImageRealNVP(64), r"\(C, H, W\), channels first, got \(64,\)"),
         (lambda: ImageRealNVP((1, 6, 6), 3), r"sides that 4 divides, got \(1, 6, 6\)"),
-        (lambda: ImageRealNVP((1, 4, 4), 3), "one pixel is left, .* take fewer scales"),
+        (lambda: ImageRealNVP((1, 4, 4), 3), "last of 3 scales .* less than two pixels"),
         (lambda: ImageRealNVP((28, 28, 1)), r"its channels last; .* such as \(1, 28, 28\)"),
         (lambda: ImageRealNVP((24, 32, 3)), r"its channels last; .* such as \(3, 24, 32\)"),
         (lambda: ImageRealNVP((1, 8, 8), 0), "n_scales from 1 .* got 0 and 0"),
@@ -297,9 +381,18 @@ GREY = ImageRealNVP((1, 4, 4), hidden=2, n_blocks=0)
         (lambda: FLOW.log_prob(torch.rand(2, 4, 4, 3)), r"come first: x.movedim\(-1, -3\)"),
         (lambda: fit(FLOW, torch.rand(9, 4, 4, 3)), r"come first: x.movedim\(-1, -3\)"),
         (lambda: GREY.log_prob(torch.rand(2, 4, 4)), r"x.unsqueeze\(-3\) adds the one channel"),
-        (lambda: GREY.log_prob(255 * torch.rand(2, 1, 4, 4)), "from the unit interval.* Dequant"),
-        (lambda: GREY.log_prob(torch.rand(2, 1, 4, 4) - 1), "pixels from the unit interval"),
-        (lambda: fit(GREY, 17 * torch.rand(9, 1, 4, 4)), "from the unit interval.* Dequantize"),
+        (lambda: GREY.log_prob(255 * torch.rand(2, 1, 4, 4)), "the unit interval.* Dequantize"),
+        (lambda: GREY.log_prob(torch.rand(2, 1, 4, 4) - 1), "strictly between -0.05556 and 1.056"),
+        (lambda: GREY.log_prob(torch.zeros(2, 1, 4, 4).byte()), "uint8; of whole levels .* Dequa"),
+        (lambda: fit(GREY, 17 * torch.rand(9, 1, 4, 4)), "fit: expected data with pixels"),
+        (lambda: fit(GREY, torch.zeros(9, 1, 4, 4).byte()), "fit: expected data .*uint8"),
+        (lambda: fit(GREY, torch.rand(9, 1, 4, 4), validation=9 * torch.ones(2, 1, 4, 4)),
+         "fit: expected validation with pixels"),
+        (lambda: GREY.log_prob(torch.rand(2, 3, 4, 4)), r"got \(2, 3, 4, 4\)$"),
+        (lambda: ImageRealNVP((3, 1, 1)), "last of 1 scales .* less than two pixels"),
+        (lambda: ImageRealNVP((3, 8, 8), 100), "last of 100 scales"),
+        (lambda: Dequantize(256).noisy(torch.tensor([3]), dtype=torch.float16), "too coarse"),
+        (lambda: Dequantize(17)(torch.tensor([[3]])), "levels with noise, got torch.int64"),
         (lambda: Dequantize(1), "at least 2 levels, got 1"),
         (lambda: Dequantize(17).noisy(torch.tensor([0, 17])), "to 16, got values from 0 to 17"),
         (lambda: Dequantize(17).noisy(torch.tensor([-1])), "got values from -1"),
@@ -311,6 +404,11 @@ GREY = ImageRealNVP((1, 4, 4), hidden=2, n_blocks=0)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_pixels_are_a_tensor():
+    with pytest.raises(TypeError, match=r"pixels as a torch.Tensor, got list"):
+        Dequantize(17).noisy([1, 2])
 
 
 def test_factor_out_takes_a_bijection():

@@ -1,10 +1,12 @@
 """The weights that come with the library: small, as good as they say, and made by the recipe."""
 
+import json
+
 import pytest
 import torch
 
 from flowlib import datasets
-from flowlib.trained import RECIPES, WEIGHTS, digit_bits, noisy_digits, pretrained, train
+from flowlib.trained import RECIPES, WEIGHTS, digit_bits, pretrained, train
 from tests.test_benchmarks import report
 from tools.notebooks import ROOT
 
@@ -17,7 +19,8 @@ def test_part():
 
 
 def test_nothing_else_is_stored():
-    assert {path.stem for path in WEIGHTS.iterdir()} == set(RECIPES)
+    names = {f"{name}.pt" for name in RECIPES}
+    assert {path.name for path in WEIGHTS.iterdir()} == names | {"first-losses.json"}
 
 
 @names
@@ -27,15 +30,12 @@ def test_weights_are_small(name):
 
 @names
 def test_the_recipe_makes_them_again(name, test_part):
-    """To the digit where the arithmetic is the same; where it is not, one as good."""
-    stored, again = pretrained(name), train(name)
-    assert not stored.training
-    bits = digit_bits(stored, test_part)
+    """The same steps at the start, and at the end, when rounding has grown, a flow as good."""
+    again, history = train(name)
+    first = json.loads((WEIGHTS / "first-losses.json").read_text())[name]
+    assert history.train[:20] == pytest.approx(first, abs=0.02)  # another seed is off by nats
+    bits = digit_bits(pretrained(name), test_part)
     assert digit_bits(again, test_part) == pytest.approx(bits, abs=0.02)
-    x = noisy_digits(test_part, torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        difference = (stored.log_prob(x) - again.log_prob(x)).abs().mean()
-    assert difference < 5  # nats, of a hundred: the same flow but for rounding that has grown
 
 
 def test_images_beat_vectors_at_equal_parameters_and_the_old_methods():
@@ -70,6 +70,12 @@ def test_the_stored_ones_are_those_that_were_measured(name, test_part):
 def test_an_unknown_name():
     with pytest.raises(ValueError, match=r"expected one of digits-as-images, .*got 'mnist'"):
         pretrained("mnist")
+
+
+def test_it_is_judged_in_its_own_dtype(test_part):
+    flow = pretrained("digits-as-images")
+    bits = digit_bits(flow, test_part)
+    assert digit_bits(flow.double(), test_part) == pytest.approx(bits, abs=1e-4)
 
 
 def test_loading_leaves_the_callers_randomness_alone():
