@@ -14,6 +14,7 @@ const MARKS = {
   l: "leaves for the latent, the same value",
   "-": "left before",
 };
+const meaning = (letter, kind) => (letter === "k" && kind === "leave" ? "goes on: the same value" : MARKS[letter]);
 const list = (numbers) => numbers.join(", ").replace(/, (\d+)$/, " and $1");
 
 // Where the cells of an array (C, H, W) are drawn: its channels as planes, side by side.
@@ -141,6 +142,7 @@ const GLYPHS = {
   squeeze: ["M3 5l5 5m0 -4v4h-4M17 5l-5 5m0 -4v4h4M3 19l5 -5m0 4v-4h-4M17 19l-5 -5m0 4v-4h4", ""],
   leave: ["M10 4v11M5 11l5 5l5 -5M4 20h12", ""],
 };
+const KINDS = { each: "each by itself", pixels: "checkerboard", channels: "channels", squeeze: "squeeze", leave: "leave" };
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
@@ -198,7 +200,10 @@ function render({ model, el }) {
       name: `z${first}`, label: `in the latent, from z[${first}]`, says,
       height: 4 + Math.ceil(size / columns) * cell,
       at: () => (leaves[get("pixel")] === step ? latent.indexOf(get("pixel")) - first : -1),
-      choose: (k) => get("depth") >= step && choose(latent[first + k]), // before, there is no number
+      choose: (k) => {
+        if (get("depth") >= step) choose(latent[first + k]);
+        else turn.draw(false, `z[${first + k}] is empty as yet: it comes in step ${step}.`);
+      },
     });
     const draw = () => {
       const there = get("depth") >= step;
@@ -208,14 +213,17 @@ function render({ model, el }) {
     return { node: make("div", {}, named, view.svg), draw };
   });
 
+  const drawn = ([line, solid]) => [make("svg:path", { d: line }), make("svg:path", { d: solid, class: "fl-solid" })];
+  const kinds = Object.keys(KINDS).filter((kind) => steps.some((step) => step.kind === kind));
+  const key = make("div", { class: "fl-legend fl-fine fl-kinds" }, ...kinds.map((kind) =>
+    make("span", {}, make("svg:svg", { viewBox: "0 0 20 24", class: "fl-sample", "aria-hidden": "true" }, ...drawn(GLYPHS[kind])), KINDS[kind])));
   // the track of the steps, and the ways along it
   const track = make("svg:svg", { viewBox: `0 0 ${20 * count} 24`, class: "fl-track", "aria-hidden": "true" });
   steps.forEach((step, k) => {
     track.append(make("svg:g", { transform: `translate(${20 * k} 0)`, "data-step": k + 1, class: step.kind === "leave" ? "fl-goes" : "", onclick: () => go(k + 1) },
       make("svg:title", {}, `${k + 1}: ${step.name}`),
       make("svg:rect", { width: 20, height: 24, fill: "transparent" }),
-      make("svg:path", { d: GLYPHS[step.kind][0] }),
-      make("svg:path", { d: GLYPHS[step.kind][1], class: "fl-solid" }),
+      ...drawn(GLYPHS[step.kind]),
     ));
   });
   const bar = slider({
@@ -238,11 +246,11 @@ function render({ model, el }) {
   const bill = make("p", { class: "fl-fine" }, "log |det| of this step, for this picture: ", worth.node);
   // A riddle that the choice at the start does not solve.
   const goal = natural.find((k) => k >= Math.floor(0.58 * dim) && latent[k] !== start.pixel) ?? 0;
-  const turn = task("follow", `Which pixel of the data becomes z[${goal}]? Find that number in the latent, choose it, and follow it back to the data, before the first step.`);
+  const turn = task("follow", `Which pixel of the data becomes z[${goal}]? Go to the end, choose that number in the latent, and follow it back to the data, before the first step.`);
 
   el.replaceChildren(
     make("div", { class: "fl-row fl-digits" }, ...digits),
-    make("div", { class: "fl-passed" }, track, bar.node),
+    make("div", { class: "fl-passed" }, track, bar.node, key),
     make("div", { class: "fl-row" },
       button("back", { "data-action": "back" }, () => go(get("depth") - 1)),
       button("next step", { "data-action": "next" }, () => go(get("depth") + 1)),
@@ -271,7 +279,7 @@ function render({ model, el }) {
     const [from, to] = [depth && show(value(pixel, depth - 1)), show(value(pixel))];
     const did = {
       m: `it moves in this step, from ${from} to ${to}`, e: `it moves in this step, by itself, from ${from} to ${to}`,
-      k: `it waits in this step, at ${to}`, r: `it is carried in this step, with its value ${to}`,
+      k: steps[depth - 1]?.kind === "leave" ? `it goes on, with its value ${to}` : `it waits in this step, at ${to}`, r: `it is carried in this step, with its value ${to}`,
       l: `it leaves in this step, with its value ${to}`, "-": `it left in step ${leaves[pixel]}, with its value ${to}`,
     }[letter] ?? `its value is ${to}`;
     const where = spots[pixel] < left
@@ -305,7 +313,7 @@ function render({ model, el }) {
     bar.draw();
     digits.forEach((node, k) => node.setAttribute("aria-pressed", k === which));
     const marks = Object.keys(MARKS).filter((letter) => status.includes(letter));
-    put(legend, {}, sample(unit() ? "0" : `−${REACH}`, 0), sample(unit() ? "1" : REACH, 1), ...marks.map((letter) => sample(MARKS[letter], 0.3, letter)));
+    put(legend, {}, sample(unit() ? "0" : `−${REACH}`, 0), sample(unit() ? "1" : REACH, 1), ...marks.map((letter) => sample(meaning(letter, step?.kind), 0.3, letter)));
     tell(depth, pixel);
     bill.hidden = !step;
     worth.draw(step ? dets[which][depth - 1] : 0);
