@@ -38,17 +38,30 @@ from flowlib.images import (
     Squeeze,
     checkerboard_mask,
 )
+from flowlib.made import (
+    MADE,
+    BernoulliMADE,
+    MaskedLinear,
+    cyclic_degrees,
+    hidden_mask,
+    output_mask,
+    path_counts,
+    random_degrees,
+    ranks_of,
+)
 from flowlib.nn import MLP, ConvNet, Hardtanh
 from flowlib.trained import pretrained
 from flowlib.training import History, fit, fit_variational
 
 __all__ = [
+    "MADE",
     "MLP",
     "NICE",
     "ActNorm",
     "Additive",
     "Affine",
     "BatchNorm",
+    "BernoulliMADE",
     "Bijection",
     "Compose",
     "ConvNet",
@@ -67,6 +80,7 @@ __all__ = [
     "LeakyReLU",
     "Logit",
     "MaskedCoupling",
+    "MaskedLinear",
     "MultivariateNormal",
     "Permutation",
     "RealNVP",
@@ -76,10 +90,16 @@ __all__ = [
     "StandardNormal",
     "alternating_mask",
     "checkerboard_mask",
+    "cyclic_degrees",
     "fit",
     "fit_variational",
     "half_mask",
+    "hidden_mask",
     "holds",
+    "output_mask",
+    "path_counts",
     "pretrained",
+    "random_degrees",
     "random_mask",
+    "ranks_of",
 ]

@@ -1,0 +1,424 @@
+"""flowlib.made: masks, their guarantee under autodiff, exact probabilities, draws, bad input."""
+
+import copy
+import io
+import itertools
+import pickle
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib import (
+    MADE,
+    BernoulliMADE,
+    MaskedLinear,
+    cyclic_degrees,
+    fit,
+    hidden_mask,
+    output_mask,
+    path_counts,
+    random_degrees,
+    ranks_of,
+)
+
+
+def gen(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def randomize(module, seed=0, scale=1.0):
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(scale * torch.randn(p.shape, generator=gen(seed + p.numel())))
+    return module.double().eval()
+
+
+@st.composite
+def networks(draw):
+    """A MADE of any shape, in float64 with random weights, and its context's size."""
+    dim = draw(st.integers(1, 7))
+    ties = st.lists(st.integers(0, 3), min_size=dim, max_size=dim)
+    named = st.sampled_from(["natural", "reversed", "random"])
+    context = draw(st.sampled_from([0, 2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # narrow layers cut; another test is about that
+        made = MADE(
+            dim,
+            hidden=draw(st.lists(st.integers(1, 12), max_size=3)),
+            outputs_per_dim=draw(st.integers(1, 3)),
+            context_dim=context,
+            order=draw(st.one_of(named, ties)),
+            degrees=draw(st.sampled_from(["cyclic", "random"])),
+            activation=torch.nn.Tanh,
+            direct=draw(st.booleans()),
+            generator=gen(draw(st.integers(0, 99))),
+        )
+    return randomize(made)
+
+
+def given_context(made, rows):
+    size = made.context_dim
+    return torch.randn(rows, size, generator=gen(5)).double() if size else None
+
+
+# --- the promise ----------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks())
+def test_an_output_sees_what_comes_before_it_and_nothing_else(made):
+    context = given_context(made, 1)
+    jacobian = torch.zeros(made.outputs_per_dim, made.dim, made.dim, dtype=torch.float64)
+    for seed in range(3):  # a weight may be tiny by chance, but not three times
+        x = torch.randn(1, made.dim, generator=gen(seed)).double()
+        J = torch.autograd.functional.jacobian(lambda v: made(v, context)[0], x)[:, 0]
+        jacobian += J.reshape(made.outputs_per_dim, made.dim, made.dim).abs()
+    ranks = made.ranks
+    allowed = ranks[:, None] > ranks
+    assert (jacobian[:, ~allowed] == 0.0).all()  # exactly
+    masks = [layer.mask for layer in made.layers]
+    joined = path_counts(masks)[: made.dim] > 0
+    if made.direct is not None:
+        joined |= allowed
+    assert torch.equal(joined, joined & allowed)
+    assert torch.equal(jacobian[0] > 0, joined)
+    degrees = range(0 if made.context_dim else 1, int(ranks.max()))
+    permit = all(len(m) >= len(degrees) for m in made.degrees)
+    if permit or made.direct is not None:
+        assert torch.equal(joined, allowed)  # connected wherever the widths permit it
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.integers(0, 7))
+def test_coordinate_by_coordinate_is_what_full_passes_say(made, n_given):
+    """Draws made step by step satisfy the equations of one whole pass."""
+    n_given = min(n_given, made.dim)
+    context = given_context(made, 4)
+    fixed = torch.randn(4, n_given, generator=gen(1)).double()
+    noise = torch.randn(4, made.dim, generator=gen(2)).double()
+    x = made.autoregress(
+        lambda dims, params: noise[:, dims] + params.tanh().sum(1), 4, context, fixed
+    )
+    params = made(x, context).reshape(4, made.outputs_per_dim, made.dim)
+    expected = noise + params.tanh().sum(1)
+    first = made.ranks.argsort(stable=True)[:n_given]
+    expected[:, first] = fixed
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+
+
+def test_every_output_sees_the_context_the_first_one_too():
+    for hidden in ((), (6,), (6, 5)):
+        made = randomize(MADE(3, hidden, context_dim=2, activation=torch.nn.Tanh))
+        c = torch.randn(1, 2).double()
+        x = torch.randn(1, 3).double()
+        J = torch.autograd.functional.jacobian(lambda v, m=made, x=x: m(x, v)[0], c)[:, 0]
+        assert (J != 0).all()
+
+
+# --- degrees, orderings, masks -------------------------------------------------------------
+
+
+def test_masks_by_hand():
+    """Three inputs, four units of degrees 1, 2, 1, 2."""
+    degrees, ranks = torch.tensor([1, 2, 1, 2]), torch.arange(1, 4)
+    first, last = hidden_mask(degrees, ranks), output_mask(ranks, degrees)
+    assert first.int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 0]]
+    assert last.int().tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]]
+    assert path_counts([first, last]).tolist() == [[0, 0, 0], [2, 0, 0], [4, 2, 0]]
+
+
+@given(st.integers(1, 30), st.integers(0, 3), st.integers(0, 12), st.integers(0, 99))
+def test_degrees_are_in_range_sorted_and_whole_where_they_can_be(width, low, more, seed):
+    high = low + more
+    for m in (cyclic_degrees(width, low, high), random_degrees(width, low, high, gen(seed))):
+        assert m.shape == (width,)
+        assert m.dtype == torch.long
+        assert low <= m.min()
+        assert m.max() <= high
+        assert (m.diff() >= 0).all()
+        if width > more:
+            assert m.unique().tolist() == list(range(low, high + 1))
+    counts = torch.bincount(cyclic_degrees(width, low, high))[low:]
+    if width > more:
+        assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("degrees", ["cyclic", "random"])
+@pytest.mark.parametrize("hidden", [(2,), (3, 7), (40, 40, 40)])
+def test_no_unit_is_dead(degrees, hidden):
+    """None of degree D, which no output would see, and none that sees nothing (mistake 2)."""
+    for seed in range(20):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = MADE(5, hidden, order="random", degrees=degrees, generator=gen(seed))
+        masks = [layer.mask for layer in made.layers]
+        for k in range(len(hidden)):
+            assert (path_counts(masks[: k + 1]).sum(1) > 0).all()  # from an input
+            assert (path_counts(masks[k + 1 :]).sum(0) > 0).all()  # to an output
+
+
+def test_random_degrees_are_uniform_beyond_the_sure_ones():
+    m = torch.cat([random_degrees(1009, 1, 9, gen(seed)) for seed in range(10)])
+    counts = torch.bincount(m)[1:].double() - 10
+    z = (counts - 10_000 / 9) / (10_000 * (1 / 9) * (8 / 9)) ** 0.5
+    assert z.abs().max() < 4
+
+
+def test_orderings():
+    assert ranks_of(4).tolist() == [1, 2, 3, 4]
+    assert ranks_of(4, "reversed").tolist() == [4, 3, 2, 1]
+    assert ranks_of(3, torch.tensor([10, -5, 10])).tolist() == [2, 1, 2]
+    drawn = {tuple(ranks_of(3, "random", gen(s)).tolist()) for s in range(100)}
+    assert len(drawn) == 6
+    assert all(sorted(r) == [1, 2, 3] for r in drawn)
+
+
+def test_masks_stay_as_they_were_drawn():
+    """In every call, and in a copy, a pickle and a model that loads the weights (mistake 1)."""
+
+    def make(seed):
+        return randomize(
+            MADE(6, (9, 8), order="random", degrees="random", direct=True, generator=gen(seed)),
+            seed,
+        )
+
+    made, other = make(0), make(1)
+    x = torch.randn(20, 6).double()
+    expected = made(x)
+    assert torch.equal(made(x), expected)
+    buffer = io.BytesIO()
+    torch.save(made.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer))
+    for twin in (other, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(twin(x), expected)
+        draws = [m.autoregress(lambda d, p: p[:, 0].cos(), 5) for m in (made, twin)]
+        assert torch.equal(*draws)
+        assert torch.equal(twin.ranks, made.ranks)
+
+
+def test_a_state_of_other_widths_or_too_coarse_is_refused():
+    made = MADE(300, (400,))
+    wiring = made.get_extra_state()
+    made.set_extra_state(wiring.half())  # exact to 2048
+    for wrong in (wiring[1:], wiring.bfloat16()):
+        with pytest.raises(ValueError, match=r"saved degrees of \[300, 400\] inputs and units"):
+            made.set_extra_state(wrong)
+
+
+def test_cut_pairs_are_named():
+    with pytest.warns(UserWarning, match=r"cut off output 2 from input 1.* \[2\] units .* 1 to 3"):
+        MADE(4, (2,), degrees=[[2, 3]])
+    with pytest.warns(UserWarning, match="and 18 more pairs"):
+        MADE(9, (2,))
+    with pytest.warns(UserWarning, match="the first output from the context"):
+        MADE(3, (2,), context_dim=1, degrees=[[1, 2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MADE(4, (2,), direct=True)
+        MADE(4, (3, 3))
+        MADE(1, (2,))
+        MADE(4, ())
+
+
+# --- as a network ---------------------------------------------------------------------------
+
+
+def test_it_starts_at_zero_and_learns_from_there():
+    made = MADE(5, (16, 16), outputs_per_dim=2, context_dim=1, direct=True)
+    x, c = torch.randn(30, 5), torch.randn(30, 1)
+    assert (made(x, c) == 0).all()
+    randomize(made).float()
+    (made(x, c) ** 2).sum().backward()
+    for name, p in made.named_parameters():
+        assert p.grad.abs().sum() > 0, name
+    for layer in made.layers:
+        assert (layer.weight.grad[layer.mask == 0] == 0).all()
+
+
+def test_leading_shapes_dtypes_and_transforms():
+    made = randomize(MADE(4, (8,), outputs_per_dim=2, context_dim=3))
+    x, c = torch.randn(2, 3, 4).double(), torch.randn(3, 3).double()
+    out = made(x, c)
+    assert out.shape == (2, 3, 8)
+    rows = torch.stack([made(x[i, j], c[j]) for i in range(2) for j in range(3)])
+    torch.testing.assert_close(out.reshape(6, 8), rows)
+    torch.testing.assert_close(torch.func.vmap(made)(x, c.expand(2, 3, 3)), out)
+    compiled = torch.compile(made, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, c), out)
+    hessian = torch.func.hessian(lambda v: made(v, c[0]).sin().sum())(x[0, 0])
+    assert hessian.shape == (4, 4)
+    assert made.float()(x.float(), c.float()).dtype == torch.float32
+    assert made(x.float()[:, :0], c.float()[:0]).shape == (2, 0, 8)
+
+
+# --- binary densities -----------------------------------------------------------------------
+
+DENSITIES = {
+    "natural": {},
+    "reversed, direct": {"order": "reversed", "direct": True},
+    "ties": {"order": [0, 1, 0, 2, 1]},
+    "no hidden layer": {"hidden": ()},
+    "ensemble of orderings": {"order": "random", "n_masks": 3},
+    "ensemble of masks": {"degrees": "random", "n_masks": 4, "hidden": (5, 9)},
+}
+EVERY = torch.tensor(list(itertools.product([0.0, 1.0], repeat=5)), dtype=torch.float64)
+
+
+@pytest.fixture(params=DENSITIES, ids=str)
+def density(request):
+    options = {"hidden": (8, 7), "generator": gen(3), **DENSITIES[request.param]}
+    return randomize(BernoulliMADE(5, **options))
+
+
+def z_scores(draws, p):
+    """How many standard errors the frequencies of five bits are from their probabilities."""
+    index = (draws.double() @ 2.0 ** torch.arange(4, -1, -1, dtype=torch.float64)).long()
+    seen = torch.bincount(index, minlength=32) / len(draws)
+    return (seen - p) / (p * (1 - p) / len(draws)).sqrt().clamp(min=1e-12)
+
+
+def test_probabilities_sum_to_one_and_draws_have_them(density):
+    p = density.log_prob(EVERY).exp()
+    assert p.sum().item() == pytest.approx(1, abs=1e-6)
+    assert p.max() - p.min() > 0.01
+    draws = density.sample(40_000, generator=gen(7))
+    assert draws.shape == (40_000, 5)
+    assert z_scores(draws, p).abs().max() < 4
+    assert torch.equal(density.sample(3, generator=gen(1)), density.sample(3, generator=gen(1)))
+
+
+def test_completions_too(density):
+    if any(not torch.equal(m.ranks, density.members[0].ranks) for m in density.members):
+        with pytest.raises(ValueError, match="different orderings, so that no values come first"):
+            density.complete(torch.ones(2))
+        return
+    first = density.members[0].ranks.argsort(stable=True)[:2]
+    prefix = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    fits = (EVERY[:, first] == prefix).all(1)
+    p = torch.zeros(32, dtype=torch.float64)
+    p[fits] = density.log_prob(EVERY[fits], given=2).exp()
+    assert p.sum().item() == pytest.approx(1, abs=1e-6)
+    whole = density.log_prob(EVERY).exp()
+    torch.testing.assert_close(p[fits], whole[fits] / whole[fits].sum())
+    draws = density.complete(prefix, 40_000, generator=gen(2))
+    assert (draws[:, first] == prefix).all()
+    assert z_scores(draws, p).abs().max() < 4
+    assert density.complete(prefix.expand(3, 2), 2).shape == (2, 3, 5)
+    assert torch.equal(density.complete(EVERY[:4, density.members[0].ranks.argsort(stable=True)]),
+                       EVERY[:4])  # fmt: skip
+
+
+def test_an_ensemble_is_the_mean_of_probabilities(density):
+    members = torch.stack([
+        -torch.nn.functional.binary_cross_entropy_with_logits(
+            m(EVERY), EVERY, reduction="none"
+        ).sum(1)
+        for m in density.members
+    ])  # fmt: skip
+    torch.testing.assert_close(density.log_prob(EVERY).exp(), members.exp().mean(0))
+
+
+def test_members_share_weights_and_differ_in_masks():
+    model = BernoulliMADE(6, (12,), degrees="random", order="random", n_masks=3, generator=gen(0))
+    alone = MADE(6, (12,))
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in alone.parameters())
+    ranks = {tuple(m.ranks.tolist()) for m in model.members}
+    assert len(ranks) == 3
+    twin = copy.deepcopy(model).double()
+    assert len({id(m.layers[0].weight) for m in twin.members}) == 1
+
+
+def test_in_training_one_mask_is_taken_at_random_in_evaluation_all():
+    model = randomize(BernoulliMADE(5, (9,), order="random", n_masks=4, generator=gen(0)))
+    each = {round(v, 9) for v in (model.train().log_prob(EVERY[3]).item() for _ in range(60))}
+    assert len(each) == 4
+    assert model.eval().log_prob(EVERY[3]).item() == model.log_prob(EVERY[3]).item()
+
+
+def test_context_and_shapes():
+    model = randomize(BernoulliMADE(5, (8,), context_dim=2))
+    c = torch.randn(3, 2).double()
+    assert model.log_prob(EVERY[:4, None], c).shape == (4, 3)
+    torch.testing.assert_close(
+        model.log_prob(EVERY[:4, None], c)[2, 1], model.log_prob(EVERY[2], c[1])
+    )
+    assert model.sample(4, c).shape == (4, 3, 5)
+    p = model.log_prob(EVERY[:, None], c).exp()
+    torch.testing.assert_close(p.sum(0), torch.ones(3).double())
+    draws = model.sample(40_000, c, generator=gen(0))
+    for k in range(3):
+        assert z_scores(draws[:, k], p[:, k]).abs().max() < 4
+    assert model.sample(0, c).shape == (0, 3, 5)
+    assert model.sample(context=c[0]).shape == (5,)
+    assert model.log_prob(EVERY[:3].bool(), c).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"expected a context \(\.\.\., 2\), got none"):
+        model.sample(3)
+    with pytest.raises(ValueError, match="expected no context, got one of shape"):
+        BernoulliMADE(2).log_prob(torch.zeros(2), c)
+
+
+def test_it_learns_dependence():
+    """Two equal bits and one free: entropy 2 log 2, where independent pixels have 3 log 2."""
+    bits = torch.randint(0, 2, (2000, 2), generator=gen(0)).float()
+    x = torch.cat([bits, bits[:, :1]], 1)
+    for options in ({}, {"order": "random", "n_masks": 4, "generator": gen(1)}):
+        model = BernoulliMADE(3, (16,), **options)
+        fit(model, x, steps=300, lr=0.02, progress=False)
+        with torch.no_grad():
+            nll = -model.eval().log_prob(x).mean().item()
+        assert nll == pytest.approx(2 * 0.6931, abs=0.06)
+
+
+def test_one_coordinate_is_a_coin():
+    model = BernoulliMADE(1, (4,))
+    assert model.log_prob(torch.ones(3, 1)).tolist() == pytest.approx([-0.6931] * 3, abs=1e-4)
+    fit(model, (torch.rand(1000, 1, generator=gen(0)) < 0.8).float(), steps=200, lr=0.05)
+    assert model.log_prob(torch.ones(1)).exp().item() == pytest.approx(0.8, abs=0.05)
+    made = randomize(MADE(1, (4,), outputs_per_dim=2))
+    assert torch.equal(made(torch.zeros(1, 1).double()), made(torch.ones(1, 1).double()))
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MADE(3, (4, 0)), r"positive widths .* hidden=\(4, 0\)"),
+        (lambda: MADE(3, 2.5), "positive widths"),
+        (lambda: MADE(3, outputs_per_dim=0), "outputs_per_dim=0"),
+        (lambda: MADE(3, context_dim=-1), "context_dim=-1"),
+        (lambda: MADE(0), "positive int"),
+        (lambda: MADE(3, order=[1, 2]), r"or 3 whole numbers, got \[1, 2\]"),
+        (lambda: MADE(3, order=[1.5, 2.0, 3.0]), "whole numbers"),
+        (lambda: MADE(3, order="backwards"), "got 'backwards'"),
+        (lambda: MADE(3, (2,), degrees=[[1, 3]]), r"from 1 to 2, for 3 ranks, got \[\[1, 3\]\]"),
+        (lambda: MADE(3, (2,), degrees=[[0, 1]]), "from 1 to 2"),
+        (lambda: MADE(3, (2,), degrees=[[1, 2, 1]]), r"layers of \[2\] units"),
+        (lambda: MADE(3, (2,), degrees="uniform"), '"cyclic", "random" or whole numbers'),
+        (lambda: MADE(3)(torch.zeros(2, 4)), r"expected shape \(\.\.\., 3\), got \(2, 4\)"),
+        (lambda: MADE(3)(torch.zeros(2, 3), torch.zeros(2, 1)), "takes no context"),
+        (lambda: MADE(3, context_dim=2)(torch.zeros(2, 3)), "context of shape .* got none"),
+        (lambda: MaskedLinear(torch.tensor([[2.0, 0.0]])), "zeros and ones"),
+        (lambda: BernoulliMADE(3, n_masks=0), "n_masks from 1"),
+        (lambda: BernoulliMADE(3, n_masks=2), "2 masks would be equal"),
+        (lambda: BernoulliMADE(3).log_prob(torch.full((2, 3), 0.5)), "zeros and ones, got 0.5"),
+        (lambda: BernoulliMADE(3).log_prob(torch.zeros(2, 4)), r"\(\.\.\., 3\), got \(2, 4\)"),
+        (lambda: BernoulliMADE(3).log_prob(torch.zeros(3), given=4), "0 to 3 given values, got 4"),
+        (lambda: BernoulliMADE(3).complete(torch.zeros(4)), "0 to 3 given values, got 4"),
+        (lambda: BernoulliMADE(3).complete(torch.tensor([0.5])), "zeros and ones"),
+        (lambda: fit(BernoulliMADE(3), torch.rand(9, 3)), "fit: expected data of zeros and ones"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_binary_data_are_a_tensor():
+    with pytest.raises(TypeError, match=r"torch\.Tensor, got list"):
+        BernoulliMADE(2).log_prob([[0, 1]])
