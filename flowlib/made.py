@@ -32,6 +32,7 @@ from flowlib.flow import (
     as_sample_shape,
     broadcast_leads,
     require_event,
+    require_finite,
     values_are_visible,
 )
 
@@ -98,6 +99,7 @@ def cyclic_degrees(width: int, low: int, high: int) -> Tensor:
         >>> cyclic_degrees(5, 1, 3).tolist(), cyclic_degrees(2, 1, 9).tolist()
         ([1, 1, 2, 2, 3], [1, 9])
     """
+    _require_degrees("cyclic_degrees", width, low, high)
     if width < high - low + 1:
         return torch.linspace(low, high, width).round().long() if width > 1 else _full(1, high)
     return low + (torch.arange(width) % (high - low + 1)).sort().values
@@ -106,19 +108,28 @@ def cyclic_degrees(width: int, low: int, high: int) -> Tensor:
 def random_degrees(
     width: int, low: int, high: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Uniform draws with replacement from ``low`` to ``high``, sorted.
+    """Uniform draws with replacement from ``low`` to ``high``, in any order.
 
-    If there are enough units, the first draws are one of each degree, because a degree that is
-    missing cuts the links between two neighbours in the ordering.
+    If there are enough units, one of each degree is among them, because a degree that is missing
+    cuts the links between two neighbours in the ordering.
 
     Example:
-        >>> random_degrees(6, 1, 3, torch.Generator().manual_seed(0)).tolist()
-        [1, 1, 2, 3, 3, 3]
+        >>> random_degrees(5, 1, 3, torch.Generator().manual_seed(0)).tolist()
+        [3, 2, 1, 1, 3]
     """
+    _require_degrees("random_degrees", width, low, high)
     count = high - low + 1
     sure = torch.arange(low, high + 1) if width >= count else _full(0, low)
     drawn = torch.randint(low, high + 1, (width - len(sure),), generator=generator)
-    return torch.cat([sure, drawn]).sort().values
+    # shuffled: under several masks a unit should have now one degree and now another
+    return torch.cat([sure, drawn])[torch.randperm(width, generator=generator)]
+
+
+def _require_degrees(where: str, width: int, low: int, high: int) -> None:
+    if width < 1 or low > high:
+        raise ValueError(
+            f"{where}: expected a positive width and low <= high, got {width}, {low} and {high}"
+        )
 
 
 def _full(width: int, value: int) -> Tensor:
@@ -189,7 +200,8 @@ class MaskedLinear(nn.Linear):
     it takes those that the unit has.
 
     Args:
-        mask: ``(outputs, inputs)``: 1 or True where there is a link.
+        mask: ``(outputs, inputs)``, 1 or True where there is a link; or several on the same
+            weights, ``(masks, outputs, inputs)``.
         bias: whether there is a bias.
 
     Raises:
@@ -206,24 +218,29 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, mask: Tensor, bias: bool = True) -> None:
         mask = torch.as_tensor(mask)
-        if mask.dim() != 2 or not ((mask == 0) | (mask == 1)).all():
+        if mask.dim() not in (2, 3) or not ((mask == 0) | (mask == 1)).all():
             raise ValueError(
-                f"MaskedLinear: expected a mask (outputs, inputs) of zeros and ones, got shape "
-                f"{tuple(mask.shape)} and values {mask.unique().tolist()[:5]}"
+                "MaskedLinear: expected a mask (outputs, inputs) of zeros and ones, or several, "
+                f"got shape {tuple(mask.shape)} and values {mask.unique().tolist()[:5]}"
             )
-        super().__init__(mask.shape[1], mask.shape[0], bias)
-        # in the weights' own dtype, with which the product is fastest
-        self.register_buffer("mask", mask.to(self.weight.dtype))
-        links = mask.sum(1).clamp(min=1)
+        *_, outputs, inputs = mask.shape
+        super().__init__(inputs, outputs, bias)
+        # a copy, in the weights' own dtype, with which the product is fastest
+        mask = mask.reshape(-1, outputs, inputs).to(self.weight.dtype, copy=True)
+        self.register_buffer("mask", mask)
+        grown = (inputs / mask.sum(2).mean(0).clamp(min=1)).sqrt()
         with torch.no_grad():
-            self.weight.mul_((mask.shape[1] / links).sqrt()[:, None])
+            self.weight.mul_(grown[:, None])
+            if bias:
+                self.bias.mul_(grown)
 
-    def masked_weight(self) -> Tensor:
-        return self.weight * self.mask
+    def masked_weight(self, which: int = 0) -> Tensor:
+        """The weights under one of the masks."""
+        return self.weight * self.mask[which]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, which: int = 0) -> Tensor:
         """``(..., inputs)`` to ``(..., outputs)``."""
-        return F.linear(x, self.masked_weight(), self.bias)
+        return F.linear(x, self.masked_weight(which), self.bias)
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -240,20 +257,23 @@ class MADE(nn.Module):
             context.
         hidden: the widths of the hidden layers, or the width of the only one; ``()`` for none.
         outputs_per_dim: how many numbers each coordinate gets.
-        context_dim: the size of the context, which every unit may see, 0 for none.
+        context_dim: the size of the context, which every output sees, 0 for none.
         order: as in :func:`ranks_of`.
         degrees: ``"cyclic"``, ``"random"``, or for each hidden layer as many whole numbers as it
             has units: from 1, with a context from 0, to the number of ranks less 1.
         activation: makes the activation between two layers, one that acts on each number by itself.
         direct: whether the inputs are also linked to the outputs directly.
+        n_masks: how many sets of masks the weights have, each with an ordering and degrees of its
+            own. More than one needs a random order or random degrees.
         generator: of random orderings and degrees.
 
     Attributes:
-        ranks: ``(D,)``, the rank of each coordinate.
-        degrees: for each hidden layer the degrees of its units.
+        ranks: ``(n_masks, D)``, the rank of each coordinate.
+        degrees: for each hidden layer ``(n_masks, width)``, the degrees of its units.
 
     Raises:
-        ValueError: if a number is out of its range, or an ordering or degrees are none.
+        ValueError: if a number is out of its range, an ordering or degrees are none, or several
+            sets of masks are all equal.
 
     Warns:
         UserWarning: if an output is cut off from an input that it may see. Layers with a unit of
@@ -277,104 +297,133 @@ class MADE(nn.Module):
         degrees: str | Sequence[Sequence[int]] = "cyclic",
         activation: Callable[[], nn.Module] = nn.ReLU,
         direct: bool = False,
+        n_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        (dim,) = as_event_shape(dim)
-        widths, numbers = as_ints(hidden), as_ints([outputs_per_dim, context_dim])
-        if widths is None or numbers is None or min([*widths, numbers[0]]) < 1 or numbers[1] < 0:
+        widths = as_ints(hidden)
+        numbers = None if widths is None else _whole(dim, outputs_per_dim, n_masks, context_dim)
+        if numbers is None or min([*widths, *numbers[:3]]) < 1 or numbers[3] < 0:
             raise ValueError(
-                "MADE: expected positive widths and outputs_per_dim and a context_dim from 0, got "
-                f"hidden={hidden}, outputs_per_dim={outputs_per_dim}, context_dim={context_dim}"
+                "MADE: expected whole numbers dim, hidden, outputs_per_dim and n_masks from 1 and "
+                f"context_dim from 0, got dim={dim}, hidden={hidden}, outputs_per_dim="
+                f"{outputs_per_dim}, n_masks={n_masks}, context_dim={context_dim}"
             )
-        self.dim, self.outputs_per_dim, self.context_dim = dim, outputs_per_dim, context_dim
-        ranks = ranks_of(dim, order, generator)
-        degrees = _as_degrees(degrees, widths, ranks, context_dim, generator)
-        befores = [ranks, *degrees]
-        masks = [hidden_mask(m, before) for before, m in itertools.pairwise(befores)]
-        masks.append(output_mask(ranks, befores[-1]).repeat(outputs_per_dim, 1))
-        self.layers = nn.ModuleList(map(MaskedLinear, masks))
+        self.dim, self.outputs_per_dim, _, self.context_dim = numbers
+        self.widths = widths
+        wirings = []
+        for _ in range(n_masks):
+            ranks = ranks_of(dim, order, generator)
+            wirings.append([ranks, *_as_degrees(degrees, widths, ranks, context_dim, generator)])
+        wiring = torch.stack([torch.cat(parts) for parts in wirings])
+        if n_masks > 1 and (wiring == wiring[0]).all():
+            raise ValueError(
+                f"MADE: the {n_masks} sets of masks are all equal; expected a random order or "
+                "random degrees"
+            )
+        masks = [self._masks(*parts) for parts in wirings]
+        across = torch.stack([output_mask(ranks, ranks) for ranks, *_ in wirings])
+        self.layers = nn.ModuleList(
+            MaskedLinear(torch.stack(of_layer)) for of_layer in zip(*masks, strict=True)
+        )
         self.activation = activation()
-        across = output_mask(ranks, ranks)
-        self.direct = None
+        self.direct = self.context = self.context_out = None
         if direct:
-            self.direct = MaskedLinear(across.repeat(outputs_per_dim, 1), bias=False)
-            nn.init.zeros_(self.direct.weight)
-        self.context = nn.Linear(context_dim, len(masks[0]), bias=False) if context_dim else None
-        for start in (self.layers[-1].weight, self.layers[-1].bias):
-            nn.init.zeros_(start)
-        self._wire(ranks, degrees)
-        cut = across & (path_counts(masks)[:dim] == 0) & (not direct)
-        low = 0 if context_dim else 1
-        _warn_of_cuts(cut, context_dim and any(m.min() > 0 for m in degrees), widths, low, ranks)
+            self.direct = MaskedLinear(across.repeat(1, outputs_per_dim, 1), bias=False)
+        if context_dim:
+            # Through hidden units the first output sees the context only by those of degree 0,
+            # and they may be few: every output sees it directly, too.
+            self.context = nn.Linear(context_dim, widths[0], bias=False) if widths else None
+            self.context_out = nn.Linear(context_dim, outputs_per_dim * dim, bias=False)
+        for layer in filter(None, (self.layers[-1], self.direct, self.context_out)):
+            for weights in layer.parameters():
+                nn.init.zeros_(weights)
+        self._wire(wiring)
+        if not direct:
+            joined = torch.stack([path_counts(of_set)[:dim] > 0 for of_set in masks])
+            _warn_of_cuts((across & ~joined).any(0), widths, int(wiring[:, :dim].max()))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def _masks(self, ranks: Tensor, *degrees: Tensor) -> list[Tensor]:
+        """The masks of all layers, the last one's rows once for each number of a coordinate."""
+        inside = [hidden_mask(m, before) for before, m in itertools.pairwise([ranks, *degrees])]
+        last = output_mask(ranks, [ranks, *degrees][-1])
+        return [*inside, last.repeat(self.outputs_per_dim, 1)]
+
+    def forward(self, x: Tensor, context: Tensor | None = None, which: int = 0) -> Tensor:
         """``(..., D)`` and a context ``(..., C)`` to ``(..., outputs_per_dim * D)``, all first
-        numbers first."""
+        numbers first, under one of the sets of masks."""
         require_event("MADE", x, torch.Size([self.dim]), leading=None)
-        h = self.layers[0](x)
-        if context is not None or self.context is not None:
-            h = h + self._from_context(context)
+        self._check_context(context)
+        h = self.layers[0](x, which)
+        if self.context is not None:
+            h = h + self.context(context)
         for layer in self.layers[1:]:
-            h = layer(self.activation(h))
-        return h if self.direct is None else h + self.direct(x)
+            h = layer(self.activation(h), which)
+        if self.direct is not None:
+            h = h + self.direct(x, which)
+        return h if self.context_out is None else h + self.context_out(context)
 
-    def _from_context(self, context: Tensor | None) -> Tensor:
-        if self.context is None:
+    def _check_context(self, context: Tensor | None) -> None:
+        if context is None and not self.context_dim:
+            return
+        if not self.context_dim:
             raise ValueError("MADE: it takes no context; context_dim makes one that does")
         if context is None or context.shape[-1:] != (self.context_dim,):
             got = "none" if context is None else f"one of shape {tuple(context.shape)}"
             raise ValueError(
                 f"MADE: expected a context of shape (..., {self.context_dim}), got {got}"
             )
-        return self.context(context)
 
-    # --- degrees: saved with the weights, which are of no use under others ---
+    # --- ranks and degrees: saved with the weights, which are of no use under others ---
 
-    def _wire(self, ranks: Tensor, degrees: Sequence[Tensor]) -> None:
-        self.register_buffer("ranks", ranks, persistent=False)
-        self.n_hidden = len(degrees)
-        for i, m in enumerate([ranks, *degrees]):
-            # the units by their degrees, and how many there are up to each degree
-            self.register_buffer(f"sorted_{i}", m.argsort(stable=True), persistent=False)
-            self.register_buffer(f"degrees_{i}", m, persistent=False)
-        n_ranks = int(ranks.max())
+    def _wire(self, wiring: Tensor) -> None:
+        ranks, *degrees = wiring.split([self.dim, *self.widths], 1)
+        self.register_buffer("wiring", wiring, persistent=False)
+        # the units by their degrees, and how many there are up to each degree
+        by_degree = [part.argsort(dim=1, stable=True) for part in (ranks, *degrees)]
+        self.register_buffer("by_degree", torch.cat(by_degree, 1), persistent=False)
+        count = int(ranks.max()) + 1
         self.ends = [
-            torch.bincount(m, minlength=n_ranks + 1).cumsum(0).tolist() for m in [ranks, *degrees]
+            [torch.bincount(part, minlength=count).cumsum(0).tolist() for part in parts]
+            for parts in zip(ranks, *degrees, strict=True)
         ]
 
     @property
+    def ranks(self) -> Tensor:
+        return self.wiring[:, : self.dim]
+
+    @property
     def degrees(self) -> list[Tensor]:
-        return [getattr(self, f"degrees_{i}") for i in range(1, self.n_hidden + 1)]
+        return list(self.wiring.split([self.dim, *self.widths], 1)[1:])
 
     def get_extra_state(self) -> Tensor:
-        return torch.cat([self.ranks, *self.degrees])
+        return self.wiring
 
     def set_extra_state(self, wiring: Tensor) -> None:
-        sizes = [self.dim, *(len(m) for m in self.degrees)]
         exact = not wiring.is_floating_point() or torch.finfo(wiring.dtype).eps * self.dim < 1
-        if wiring.shape != (sum(sizes),) or not exact:
+        fits = wiring.shape == self.wiring.shape and bool((wiring >= 0).all())
+        if not (fits and exact and (wiring <= self.dim).all()):
             raise ValueError(
-                f"MADE: expected saved degrees of {sizes} inputs and units, exact to {self.dim}, "
-                f"got {wiring.dtype} of shape {tuple(wiring.shape)}"
+                f"MADE: expected saved ranks and degrees of shape {tuple(self.wiring.shape)}, "
+                f"exact to {self.dim}, got {wiring.dtype} of shape {tuple(wiring.shape)}"
             )
-        ranks, *degrees = wiring.to(self.ranks.device, torch.long).split(sizes)
-        self._wire(ranks, degrees)
+        self._wire(wiring.to(self.wiring.device, torch.long))
 
     # --- one coordinate after the other ---
 
-    @torch.no_grad()
     def autoregress(
         self,
         draw: Callable[[Tensor, Tensor], Tensor],
         rows: int,
         context: Tensor | None = None,
         given: Tensor | None = None,
+        which: int = 0,
     ) -> Tensor:
         """Fill rows coordinate by coordinate, with the arithmetic of a single pass.
 
         A unit is computed once, when the last input that it sees is known. So in the step of a rank
-        only the units of one degree are: a few rows of each layer's weights.
+        only the units of one degree are: a few rows of each layer's weights. The result is
+        differentiable if ``draw`` is.
 
         Args:
             draw: gets the indices ``(k,)`` of the coordinates of one rank and their parameters
@@ -382,62 +431,80 @@ class MADE(nn.Module):
             rows: how many.
             context: ``(rows, C)``.
             given: ``(rows, g)``, the values of the first ``g`` coordinates in the ordering.
+            which: of several sets of masks.
 
         Returns:
-            ``(rows, D)``, without a gradient.
+            ``(rows, D)``.
+
+        Raises:
+            ValueError: if a shape is not as above.
         """
-        by_rank, *hidden = (getattr(self, f"sorted_{i}") for i in range(self.n_hidden + 1))
+        self._check_context(context)
+        for name, part in (("context", context), ("given", given)):
+            if part is not None and (part.dim() != 2 or len(part) != rows):
+                raise ValueError(
+                    f"autoregress: expected {name} of {rows} rows, got shape {tuple(part.shape)}"
+                )
+        at = 0 if given is None else given.shape[1]
+        if at > self.dim:
+            raise ValueError(f"autoregress: {at} values are given of {self.dim} coordinates")
         per, dim = self.outputs_per_dim, self.dim
+        by_rank, *hidden = self.by_degree[which].split([dim, *self.widths])
         # each coordinate's outputs together, coordinates by rank
         outputs = (by_rank[:, None] + dim * torch.arange(per, device=by_rank.device)).flatten()
         befores, afters = [by_rank, *hidden], [*hidden, outputs]
         weights = [
-            layer.masked_weight()[after][:, before]
+            layer.masked_weight(which)[after][:, before]
             for layer, before, after in zip(self.layers, befores, afters, strict=True)
         ]
         starts = [
             layer.bias[after][:, None] for layer, after in zip(self.layers, afters, strict=True)
         ]
-        if context is not None or self.context is not None:
-            starts[0] = starts[0] + self._from_context(context).T[afters[0]]
+        if self.context is not None:
+            starts[0] = starts[0] + self.context(context).T[afters[0]]
+        if self.context_out is not None:
+            starts[-1] = starts[-1] + self.context_out(context).T[outputs]
         across = None
         if self.direct is not None:
-            across = self.direct.masked_weight()[outputs][:, by_rank]
-        like = weights[0]
-        known = [like.new_zeros(len(b), rows) for b in befores]  # features first: slices are whole
-        n_given = 0 if given is None else given.shape[1]
-        if n_given:
-            known[0][:n_given] = given.T
-        rank = 1
-        while self.ends[0][rank] <= n_given < dim:
+            across = self.direct.masked_weight(which)[outputs][:, by_rank]
+        # What is known, features first and by degree; each step adds the rows that it makes.
+        known = [weights[0].new_zeros(0, rows) for _ in befores]
+        if given is not None:
+            known[0] = given.T.to(known[0])
+        ends, rank = self.ends[which], 1
+        while ends[0][rank] <= at < dim:
             rank += 1
-        done = [0] * (self.n_hidden + 1)
-        at = n_given
         while at < dim:
-            ends = [e[rank - 1] for e in self.ends]  # what is known, and what can be now
-            for i in range(1, self.n_hidden + 1):
-                new = slice(done[i], ends[i])
+            upto = [end[rank - 1] for end in ends]
+            for i in range(1, len(known)):
+                new = slice(len(known[i]), upto[i])
                 if new.start < new.stop:
-                    start = starts[i - 1][new].expand(-1, rows)
-                    h = torch.addmm(
-                        start, weights[i - 1][new, : ends[i - 1]], known[i - 1][: ends[i - 1]]
-                    )
-                    known[i][new] = self.activation(h)
-                    done[i] = ends[i]
-            end = self.ends[0][rank]
+                    h = _some_rows(starts[i - 1], weights[i - 1], known[i - 1], new, upto[i - 1])
+                    known[i] = torch.cat([known[i], self.activation(h)])
+            end = ends[0][rank]
             new = slice(at * per, end * per)
-            before = ends[-1]
-            params = torch.addmm(
-                starts[-1][new].expand(-1, rows), weights[-1][new, :before], known[-1][:before]
-            )
+            params = _some_rows(starts[-1], weights[-1], known[-1], new, upto[-1])
             if across is not None:
-                params = params + across[new, : ends[0]] @ known[0][: ends[0]]
-            params = params.reshape(end - at, per, rows).permute(2, 1, 0)
-            known[0][at:end] = draw(by_rank[at:end], params).T
+                params = params + across[new, : upto[0]] @ known[0][: upto[0]]
+            values = draw(by_rank[at:end], params.reshape(end - at, per, rows).permute(2, 1, 0))
+            if values.shape != (rows, end - at):
+                raise ValueError(
+                    f"autoregress: expected draw to return values {(rows, end - at)}, got "
+                    f"{tuple(values.shape)}"
+                )
+            known[0] = torch.cat([known[0], values.T.to(known[0])])
             at, rank = end, rank + 1
-        x = like.new_empty(rows, dim)
-        x[:, by_rank] = known[0].T
-        return x
+        return known[0].T[:, by_rank.argsort()]
+
+
+def _some_rows(start: Tensor, weight: Tensor, known: Tensor, new: slice, upto: int) -> Tensor:
+    """Some units of a layer, ``(units, rows)``, from the first ``upto`` units before it."""
+    return torch.addmm(start[new].expand(-1, known.shape[1]), weight[new, :upto], known[:upto])
+
+
+def _whole(*numbers) -> tuple[int, ...] | None:
+    ints = [as_ints(number) for number in numbers]
+    return None if any(i is None or len(i) != 1 for i in ints) else tuple(i[0] for i in ints)
 
 
 def _as_degrees(
@@ -448,8 +515,7 @@ def _as_degrees(
     generator: torch.Generator | None,
 ) -> list[Tensor]:
     """The degrees of each hidden layer's units."""
-    # A unit of degree 0 sees no input. With a context it is worth having: through it alone does
-    # the first output see the context.
+    # A unit of degree 0 sees no input. It is worth having where it sees a context.
     high = int(ranks.max()) - 1
     low = min(high, 0 if context_dim else 1)
     if isinstance(degrees, str):
@@ -478,17 +544,14 @@ def _as_degrees(
     return [torch.tensor(m) for m in given]
 
 
-def _warn_of_cuts(
-    cut: Tensor, no_context: bool, widths: Sequence[int], low: int, ranks: Tensor
-) -> None:
-    pairs = [f"output {d + 1} from input {e + 1}" for d, e in cut.nonzero()[:3].tolist()]
-    pairs += ["the first output from the context"] if no_context else []
-    if pairs:
+def _warn_of_cuts(cut: Tensor, widths: Sequence[int], n_ranks: int) -> None:
+    if cut.any():
+        pairs = [f"output {d + 1} from input {e + 1}" for d, e in cut.nonzero()[:3].tolist()]
         more = f" and {int(cut.sum()) - 3} more pairs" if cut.sum() > 3 else ""
         warnings.warn(
             f"MADE: the masks cut off {', '.join(pairs)}{more}. Hidden layers of {list(widths)} "
-            f"units have not each degree from {low} to {int(ranks.max()) - 1}; take more units, "
-            "other degrees or direct=True",
+            f"units have not each degree from 1 to {n_ranks - 1}; take more units, other degrees "
+            "or direct=True",
             stacklevel=3,
         )
 
@@ -502,7 +565,7 @@ class BernoulliMADE(nn.Module):
     With several masks there are as many densities on one set of weights, and this is their mean:
     of the **probabilities**, since a mean of logits under different orderings is none. A call in
     training takes one of the masks at random, and the average over a training is a network that
-    bears any of them; in evaluation all are taken.
+    bears any of them; in evaluation, after ``eval()``, all are taken.
 
     Args:
         dim: the number ``D`` of coordinates.
@@ -516,11 +579,10 @@ class BernoulliMADE(nn.Module):
         generator: of random orderings and degrees.
 
     Attributes:
-        members: the :class:`MADE` of each mask; they share their weights.
+        made: the :class:`MADE` that makes the logits.
 
     Raises:
-        ValueError: as :class:`MADE`, and if there are several masks and nothing that tells them
-            apart.
+        ValueError: as :class:`MADE`.
 
     Example:
         >>> model = BernoulliMADE(4, hidden=(16,))
@@ -544,21 +606,11 @@ class BernoulliMADE(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        count = as_ints(n_masks)
-        if count is None or len(count) != 1 or count[0] < 1:
-            raise ValueError(f"BernoulliMADE: expected n_masks from 1, got {n_masks!r}")
-        if count[0] > 1 and "random" not in (order, degrees):
-            raise ValueError(
-                f"BernoulliMADE: {n_masks} masks would be equal; expected a random order or random "
-                "degrees"
-            )
-        first, *others = self.members = nn.ModuleList(
-            MADE(dim, hidden, 1, context_dim, order, degrees, activation, direct, generator)
-            for _ in range(count[0])
+        self.made = MADE(
+            dim, hidden, 1, context_dim, order, degrees, activation, direct, n_masks, generator
         )
-        for member in others:
-            _share_weights(first, member)
-        self.event_shape = torch.Size([first.dim])
+        self.n_masks = len(self.made.wiring)
+        self.event_shape = torch.Size([self.made.dim])
         self.context_dim = context_dim
 
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
@@ -581,15 +633,13 @@ class BernoulliMADE(nn.Module):
         """
         x, context, lead = self._at_the_door(x, context, self.event_shape[0])
         self._check_given(given)
-        if self.training and len(self.members) > 1:
-            chosen = [self.members[int(torch.randint(len(self.members), ()))]]
-        else:
-            chosen = self.members
-        terms = torch.stack([_log_bernoulli(member, x, context) for member in chosen])
+        chosen = range(self.n_masks)
+        if self.training and self.n_masks > 1:
+            chosen = [int(torch.randint(self.n_masks, ()))]
+        terms = torch.stack([self._terms(x, context, which) for which in chosen])
         whole = _mean_prob(terms.sum(-1))
         if given:
-            first = terms[..., chosen[0].sorted_0[:given]].sum(-1)
-            whole = whole - _mean_prob(first)
+            whole = whole - _mean_prob(terms[..., self._first(given)].sum(-1))
         return whole.reshape(lead)
 
     @torch.no_grad()
@@ -600,11 +650,10 @@ class BernoulliMADE(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Independent draws, ``n + context.shape[:-1] + (D,)``; each is under one of the masks."""
-        nothing = (
-            self.members[0]
-            .layers[0]
-            .weight.new_zeros(*(() if context is None else context.shape[:-1]), 0)
-        )
+        if context is not None:
+            _require_tensor(context)
+        lead = () if context is None else context.shape[:-1]
+        nothing = self.made.layers[0].weight.new_zeros(*lead, 0)
         return self._draw(nothing, n, context, generator)
 
     @torch.no_grad()
@@ -618,7 +667,7 @@ class BernoulliMADE(nn.Module):
         """Draws of the rest, given the first values of the ordering.
 
         Args:
-            prefix: ``(..., g)``, zeros and ones, in the ordering of :attr:`members`.
+            prefix: ``(..., g)``, zeros and ones, in the ordering.
             n: how many for each prefix, an int or a shape.
             context: ``(..., C)``; its leading dimensions broadcast against those of ``prefix``.
             generator: the source of randomness, torch's own if there is none.
@@ -648,34 +697,40 @@ class BernoulliMADE(nn.Module):
             u = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device)
             return (u < p).to(p)
 
-        for k, member in enumerate(self.members):
+        for k in range(self.n_masks):
             rows = (which == k).nonzero()[:, 0]
             if len(rows):
                 its_context = None if context is None else context[rows]
-                x[rows] = member.autoregress(draw, len(rows), its_context, prefix[rows])
+                x[rows] = self.made.autoregress(draw, len(rows), its_context, prefix[rows], k)
         return x.reshape(*n, *lead, *self.event_shape)
 
     def _choose(self, prefix: Tensor, context: Tensor | None, generator) -> Tensor:
-        """Under which mask each row is drawn: by how probable each makes its prefix."""
-        if len(self.members) == 1:
+        """Under which masks each row is drawn: by how probable they make its prefix."""
+        if self.n_masks == 1 or not len(prefix):
             return torch.zeros(len(prefix), dtype=torch.long, device=prefix.device)
-        weights = prefix.new_ones(len(prefix), len(self.members))
-        g = prefix.shape[1]
-        if g and len(prefix):
+        weights = prefix.new_ones(len(prefix), self.n_masks)
+        if prefix.shape[1]:
+            first = self._first(prefix.shape[1])
             x = prefix.new_zeros(len(prefix), *self.event_shape)
-            x[:, self.members[0].sorted_0[:g]] = prefix
-            terms = torch.stack([_log_bernoulli(m, x, context) for m in self.members], 1)
-            weights = terms[..., self.members[0].sorted_0[:g]].sum(-1).softmax(1)
-        if not len(prefix):
-            return torch.zeros(0, dtype=torch.long, device=prefix.device)
+            x[:, first] = prefix
+            terms = torch.stack([self._terms(x, context, k) for k in range(self.n_masks)], 1)
+            weights = terms[..., first].sum(-1).softmax(1)
         return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+    def _first(self, count: int) -> Tensor:
+        """The first coordinates in the ordering, where all sets of masks have the same."""
+        return self.made.by_degree[0, :count]
+
+    def _terms(self, x: Tensor, context: Tensor | None, which: int) -> Tensor:
+        """``(rows, D)``: the log-probability of each coordinate, given those before it."""
+        logits = self.made(x, context, which)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
 
     def _check_given(self, given: int) -> None:
         dim = self.event_shape[0]
         if as_ints(given) is None or not 0 <= given <= dim:
             raise ValueError(f"BernoulliMADE: expected 0 to {dim} given values, got {given!r}")
-        first, *others = self.members
-        if given and any(not torch.equal(m.ranks, first.ranks) for m in others):
+        if given and (self.made.ranks != self.made.ranks[0]).any():
             raise ValueError(
                 "BernoulliMADE: the masks have different orderings, so that no values come first"
             )
@@ -706,11 +761,14 @@ class BernoulliMADE(nn.Module):
             )
         lead = x.shape[:-1]
         if context is not None:
+            if values_are_visible(context):
+                require_finite("BernoulliMADE", "context", context)
             lead = broadcast_leads(lead, context.shape[:-1])
             context = context.expand(*lead, -1).reshape(math.prod(lead), -1)
             x = x.expand(*lead, -1)
-        x = x.reshape(math.prod(lead), size).to(self.members[0].layers[0].weight.dtype)
-        return x, context, lead
+        dtype = self.made.layers[0].weight.dtype
+        x = x.reshape(math.prod(lead), size).to(dtype)
+        return x, None if context is None else context.to(dtype), lead
 
 
 def _require_tensor(x) -> None:
@@ -719,17 +777,6 @@ def _require_tensor(x) -> None:
             f"BernoulliMADE: expected a torch.Tensor, got {type(x).__name__}; torch.as_tensor "
             "makes one"
         )
-
-
-def _share_weights(one: MADE, other: MADE) -> None:
-    for (_, mine), (_, theirs) in zip(one.named_modules(), other.named_modules(), strict=True):
-        for weight in theirs._parameters:
-            theirs._parameters[weight] = mine._parameters[weight]
-
-
-def _log_bernoulli(made: MADE, x: Tensor, context: Tensor | None) -> Tensor:
-    """``(rows, D)``: of each coordinate, given those before it."""
-    return -F.binary_cross_entropy_with_logits(made(x, context), x, reduction="none")
 
 
 def _mean_prob(log_p: Tensor) -> Tensor:
