@@ -2,7 +2,7 @@ r"""MADE: masks that make an autoencoder a density.
 
 By the chain rule of probability every density is a product of conditional ones,
 
-.. math:: p(x) = \prod_{d=1}^{D} p(x_d \mid x_{<d}),
+.. math:: p(x) = \prod_{d=1}^{D} p(x_d \mid x_{\lt d}),
 
 and one network can compute the parameters of all ``D`` factors at once, if its output ``d`` sees
 the inputs before ``d`` and no other. Give each unit a *degree*, the last input that it may see.
@@ -560,7 +560,7 @@ def _warn_of_cuts(cut: Tensor, widths: Sequence[int], n_ranks: int) -> None:
 
 
 class BernoulliMADE(nn.Module):
-    r"""A density on binary vectors, :math:`p(x) = \prod_d p(x_d \mid x_{<d})`.
+    r"""A density on binary vectors, :math:`p(x) = \prod_d p(x_d \mid x_{\lt d})`.
 
     With several masks there are as many densities on one set of weights, and this is their mean:
     of the **probabilities**, since a mean of logits under different orderings is none. A call in
