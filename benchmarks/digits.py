@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 
 from flowlib import datasets
-from flowlib.trained import RECIPES, digit_bits, train
+from flowlib.trained import digit_bits, train
 
-SEEDS = (0, 1, 2)
+FLOWS, SEEDS = ("digits-as-images", "digits-as-vectors"), (0, 1, 2)
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     test = datasets.digit_images()[0].test
     rows = []
     for seed in SEEDS:
-        for name in RECIPES:
+        for name in FLOWS:
             flow, _ = train(name, seed)
             weights = sum(p.numel() for p in flow.parameters())
             bits = round(digit_bits(flow, test), 4)

@@ -237,6 +237,22 @@ def digit_images() -> tuple[Split, Split]:
     return Split(*map(torch.as_tensor, images)), Split(*map(torch.as_tensor, labels))
 
 
+def binary_digits() -> tuple[Split, Split]:
+    """The digits in black and white: ink, 1, where the level is 8 or more of 16.
+
+    Returns:
+        zeros and ones, each part ``(rows, 64)`` with the pixels row by row, and labels from 0 to 9,
+        each part ``(rows,)``. The rows are those of :func:`digit_images`.
+
+    Example:
+        >>> x, labels = binary_digits()
+        >>> x.test.shape, x.test.unique().tolist(), labels.test[0].item()
+        (torch.Size([359, 64]), [0.0, 1.0], 1)
+    """
+    levels, labels = digit_images()
+    return Split(*((part >= 8).flatten(1).float() for part in levels)), labels
+
+
 def digits(rng: Rng) -> tuple[Split, Split]:
     """1,797 handwritten digits of 8×8 pixels in 17 grey levels, as numbers a flow can fit.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from flowlib.coupling import RealNVP
 from flowlib.flow import Compose, Flow, Logit, StandardNormal
 from flowlib.images import Dequantize, Flatten, ImageRealNVP
+from flowlib.made import BernoulliMADE
 from flowlib.training import History, fit
 
 __all__ = ["digit_bits", "noisy_digits", "pretrained", "train"]
@@ -35,20 +37,33 @@ def _digits_as_vectors() -> Flow:
     return flow
 
 
-# what to make, and how long and how fast it learns
-RECIPES: dict[str, tuple[Callable[[], Flow], dict]] = {
-    "digits-as-images": (_digits_as_images, {"steps": 600, "lr": 5e-3}),
-    "digits-as-vectors": (_digits_as_vectors, {"steps": 800, "lr": 2e-3}),
+def _binary_digits() -> BernoulliMADE:
+    return BernoulliMADE(64, hidden=(160,))
+
+
+class Recipe(NamedTuple):
+    """What to make, how long and how fast it learns, and from black and white or from grey."""
+
+    make: Callable[[], Flow | BernoulliMADE]
+    options: dict
+    binary: bool = False
+
+
+RECIPES = {
+    "digits-as-images": Recipe(_digits_as_images, {"steps": 600, "lr": 5e-3}),
+    "digits-as-vectors": Recipe(_digits_as_vectors, {"steps": 800, "lr": 2e-3}),
+    "binary-digits": Recipe(_binary_digits, {"steps": 700, "lr": 1e-2}, binary=True),
 }
 
 
-def pretrained(name: str) -> Flow:
-    """One of the book's trained flows, in evaluation mode.
+def pretrained(name: str) -> Flow | BernoulliMADE:
+    """One of the book's trained models, in evaluation mode.
 
     Args:
         name: ``"digits-as-images"``, an :class:`ImageRealNVP` on pictures ``(1, 8, 8)`` with pixels
-            from the unit interval; or ``"digits-as-vectors"``, a :class:`RealNVP` of as many
-            parameters on the same pictures.
+            from the unit interval; ``"digits-as-vectors"``, a :class:`RealNVP` of as many
+            parameters on the same pictures; or ``"binary-digits"``, a :class:`BernoulliMADE` on
+            :func:`flowlib.datasets.binary_digits`, pixel after pixel, row by row.
 
     Raises:
         ValueError: if there is none of that name.
@@ -62,8 +77,10 @@ def pretrained(name: str) -> Flow:
     return flow.eval()
 
 
-def train(name: str, seed: int = 0, progress: bool | None = None) -> tuple[Flow, History]:
-    """Train one of the book's flows anew, on a CPU, as its weights were.
+def train(
+    name: str, seed: int = 0, progress: bool | None = None
+) -> tuple[Flow | BernoulliMADE, History]:
+    """Train one of the book's models anew, on a CPU, as its weights were.
 
     Args:
         name: as in :func:`pretrained`.
@@ -71,21 +88,24 @@ def train(name: str, seed: int = 0, progress: bool | None = None) -> tuple[Flow,
         progress: whether to show a bar.
 
     Returns:
-        The flow in evaluation mode, and the losses.
+        The model in evaluation mode, and the losses.
     """
     from flowlib import datasets  # scikit-learn is slow to import, and few flows are trained
 
     flow = _make(name, seed)
+    recipe = RECIPES[name]
     levels, _ = datasets.digit_images()
+    data, valid = datasets.binary_digits()[0][:2]
+    if not recipe.binary:
 
-    def batch(step: int) -> Tensor:
-        rows = torch.randint(len(levels.train), (128,))
-        return noisy_digits(levels.train[rows])  # with other noise each time
+        def data(step: int) -> Tensor:
+            rows = torch.randint(len(levels.train), (128,))
+            return noisy_digits(levels.train[rows])  # with other noise each time
 
-    valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
+        valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
     history = fit(
-        flow, batch, validation=valid, seed=seed, device="cpu", progress=progress,
-        **RECIPES[name][1],
+        flow, data, batch_size=128, validation=valid, seed=seed, device="cpu", progress=progress,
+        **recipe.options,
     )  # fmt: skip
     return flow.eval(), history
 
@@ -107,9 +127,9 @@ def digit_bits(flow: Flow, levels: Tensor) -> float:
     return datasets.bits_per_dim(flow.log_prob(x), 64, LEVELS).item()
 
 
-def _make(name: str, seed: int) -> Flow:
+def _make(name: str, seed: int) -> Flow | BernoulliMADE:
     if name not in RECIPES:
         raise ValueError(f"trained: expected one of {', '.join(RECIPES)}, got {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return RECIPES[name][0]()
+        return RECIPES[name].make()
