@@ -65,6 +65,7 @@ BENCH := $(VENV)-bench
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/speed.py benchmarks/results/speed.json
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
+	$(BENCH)/bin/python benchmarks/made.py benchmarks/results/made.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json

@@ -1,8 +1,9 @@
 """MADE's training step and draws: flowlib beside its peers, and beside the network without masks.
 
 `python benchmarks/made.py OUT.json [--rounds N]`. As in `speed.py`: one thread, CPU time, turns
-that alternate, ratios with 95 % intervals. A training is of binary vectors, in batches of 128. Of
+that alternate, ratios with 95 % intervals. A training is of binary vectors. Of
 draws the ratio is to as many full passes as there are coordinates, which is how the others draw.
+Memory is measured as in `memory.py`, each library in a process of its own.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from memory import grown, medians
 from speed import TURN, interval, turn
 from torch import nn
 
-TRAIN = ((63, 64), (784, 512))  # coordinates, and the width of two hidden layers
+# coordinates, the width of two hidden layers, and rows of a batch
+TRAIN = ((63, 64, 128), (63, 64, 1024), (63, 512, 128), (784, 64, 128), (784, 512, 128))
+# coordinates and width
+MEMORY = ((63, 512), (784, 512))
 SAMPLE = ((8, 64), (63, 64), (784, 512))
 BATCH, DRAWS = 128, 100
 
@@ -62,10 +68,21 @@ MODELS = {
 PEERS = ("zuko", "nflows", "normflows")
 
 
-def training(make: Callable[[int, int], nn.Module], dim: int, width: int) -> Callable[[], None]:
+def check_same(dim: int, width: int) -> None:
+    """All have layers of the same shapes."""
+    shapes = {
+        name: sorted(tuple(p.shape) for p in make(dim, width).parameters())
+        for name, make in MODELS.items()
+    }
+    assert all(of == shapes["unmasked"] for of in shapes.values()), shapes
+
+
+def training(
+    make: Callable[[int, int], nn.Module], dim: int, width: int, batch: int = BATCH
+) -> Callable[[], None]:
     torch.manual_seed(0)
     model = make(dim, width)
-    x = (torch.rand(BATCH, dim) < 0.3).float()
+    x = (torch.rand(batch, dim) < 0.3).float()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
@@ -86,7 +103,9 @@ def drawing(dim: int, width: int) -> dict[str, Callable[[], torch.Tensor]]:
 
     @torch.no_grad()
     def ours() -> torch.Tensor:
-        return model.autoregress(lambda d, logits: (u[:, d] < logits[:, 0].sigmoid()).to(u), DRAWS)
+        return model.autoregress(
+            lambda d, logits: (u.index_select(1, d) < logits[:, 0].sigmoid()).to(u), DRAWS
+        )
 
     @torch.no_grad()
     def passes() -> torch.Tensor:
@@ -115,29 +134,44 @@ def compare(works: dict[str, Callable], base: str, rounds: int) -> dict[str, tup
     }
 
 
+def memory_of(name: str, dim: int, width: int) -> float:
+    torch.set_num_threads(1)
+    training(MODELS[name], 8, 16)()  # imports, and what torch sets up, are nobody's fault
+    return grown(lambda: training(MODELS[name], dim, width))
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--one"]:
+        print(memory_of(sys.argv[2], *map(int, sys.argv[3:])))
+        return
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for dim, width in TRAIN:
-        works = {name: training(make, dim, width) for name, make in MODELS.items()}
+    for dim, width, batch in TRAIN:
+        check_same(dim, width)
+        works = {name: training(make, dim, width, batch) for name, make in MODELS.items()}
         trial = {p: statistics.median(turn(works[p], 5, "cpu") for _ in range(5)) for p in PEERS}
         fastest = min(trial, key=trial.get)
-        works["again"] = training(MODELS[fastest], dim, width)
+        works["again"] = training(MODELS[fastest], dim, width, batch)
         ratios = compare(works, fastest, arguments.rounds)
         floor = compare(
             {k: works[k] for k in ("flowlib", "unmasked")}, "unmasked", arguments.rounds
         )
-        rows.append({"kind": "train", "dim": dim, "width": width, "fastest": fastest,
-                     "ratios": ratios, "of_unmasked": floor["flowlib"]})  # fmt: skip
+        rows.append({"kind": "train", "dim": dim, "width": width, "batch": batch,
+                     "fastest": fastest, "ratios": ratios,
+                     "of_unmasked": floor["flowlib"]})  # fmt: skip
         print(rows[-1], flush=True)
     for dim, width in SAMPLE:
         rounds = max(6, arguments.rounds // (4 if dim > 100 else 1))
         ratio = compare(drawing(dim, width), "flowlib", rounds)["passes"]
         rows.append({"kind": "sample", "dim": dim, "width": width, "times_faster": ratio})
+        print(rows[-1], flush=True)
+    for dim, width in MEMORY:
+        megabytes = medians(__file__, MODELS, (dim, width))
+        rows.append({"kind": "memory", "dim": dim, "width": width, "megabytes": megabytes})
         print(rows[-1], flush=True)
     arguments.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 

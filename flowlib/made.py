@@ -48,6 +48,9 @@ __all__ = [
     "ranks_of",
 ]
 
+WIDE = 2**18  # from so many weights on a layer leaves out blocks of zeros
+STRETCH = 32  # a draw gathers what it knows after so many steps
+
 
 # --- orderings and degrees ----------------------------------------------------------------------
 
@@ -192,6 +195,18 @@ def path_counts(masks: Sequence[Tensor]) -> Tensor:
     return product
 
 
+def _spans(mask: Tensor) -> list[slice] | None:
+    """For each quarter of the rows the inputs from the first to the last that it sees.
+
+    None where it saves nothing to leave the others out: in a small layer four products cost more
+    than one, and units that are not sorted by their degrees see inputs from end to end.
+    """
+    seen = [quarter.any(0).nonzero().flatten().tolist() or [0, -1] for quarter in mask.chunk(4)]
+    spans = [slice(columns[0], columns[-1] + 1) for columns in seen]
+    part = sum(span.stop - span.start for span in spans) / (4 * mask.shape[1])
+    return spans if mask.numel() >= WIDE and part < 0.8 else None
+
+
 class MaskedLinear(nn.Linear):
     """A linear layer some of whose weights are 0 and stay so.
 
@@ -215,6 +230,7 @@ class MaskedLinear(nn.Linear):
     """
 
     mask: Tensor
+    spans: list[slice] | None = None
 
     def __init__(self, mask: Tensor, bias: bool = True) -> None:
         mask = torch.as_tensor(mask)
@@ -226,9 +242,10 @@ class MaskedLinear(nn.Linear):
         *_, outputs, inputs = mask.shape
         super().__init__(inputs, outputs, bias)
         # a copy, in the weights' own dtype, with which the product is fastest
-        mask = mask.reshape(-1, outputs, inputs).to(self.weight.dtype, copy=True)
+        mask = mask.to(self.weight.dtype, copy=True)
         self.register_buffer("mask", mask)
-        grown = (inputs / mask.sum(2).mean(0).clamp(min=1)).sqrt()
+        links = mask.reshape(-1, outputs, inputs).sum(2).mean(0)
+        grown = (inputs / links.clamp(min=1)).sqrt()
         with torch.no_grad():
             self.weight.mul_(grown[:, None])
             if bias:
@@ -236,11 +253,21 @@ class MaskedLinear(nn.Linear):
 
     def masked_weight(self, which: int = 0) -> Tensor:
         """The weights under one of the masks."""
-        return self.weight * self.mask[which]
+        mask = self.mask
+        return self.weight * (mask if mask.dim() == 2 else mask[which])
 
     def forward(self, x: Tensor, which: int = 0) -> Tensor:
         """``(..., inputs)`` to ``(..., outputs)``."""
-        return F.linear(x, self.masked_weight(which), self.bias)
+        if self.spans is None or not x.is_cpu:  # a GPU's cost is the number of products
+            return F.linear(x, self.masked_weight(which), self.bias)
+        quarters = [part.chunk(4) for part in (self.weight, self.mask, self.bias)]
+        return torch.cat(
+            [
+                F.linear(x[..., span], weight[:, span] * mask[:, span], bias)
+                for span, weight, mask, bias in zip(self.spans, *quarters, strict=True)
+            ],
+            -1,
+        )
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -310,6 +337,7 @@ class MADE(nn.Module):
                 f"{outputs_per_dim}, n_masks={n_masks}, context_dim={context_dim}"
             )
         self.dim, self.outputs_per_dim, _, self.context_dim = numbers
+        self.event_shape = torch.Size([self.dim])
         self.widths = widths
         wirings = []
         for _ in range(n_masks):
@@ -324,7 +352,8 @@ class MADE(nn.Module):
         masks = [self._masks(*parts) for parts in wirings]
         across = torch.stack([output_mask(ranks, ranks) for ranks, *_ in wirings])
         self.layers = nn.ModuleList(
-            MaskedLinear(torch.stack(of_layer)) for of_layer in zip(*masks, strict=True)
+            MaskedLinear(torch.stack(of_layer) if n_masks > 1 else of_layer[0])
+            for of_layer in zip(*masks, strict=True)
         )
         self.activation = activation()
         self.direct = self.context = self.context_out = None
@@ -340,7 +369,7 @@ class MADE(nn.Module):
                 nn.init.zeros_(weights)
         self._wire(wiring)
         if not direct:
-            joined = torch.stack([path_counts(of_set)[:dim] > 0 for of_set in masks])
+            joined = torch.stack([_joined(of_set)[:dim] for of_set in masks])
             _warn_of_cuts((across & ~joined).any(0), widths, int(wiring[:, :dim].max()))
 
     def _masks(self, ranks: Tensor, *degrees: Tensor) -> list[Tensor]:
@@ -352,12 +381,13 @@ class MADE(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, which: int = 0) -> Tensor:
         """``(..., D)`` and a context ``(..., C)`` to ``(..., outputs_per_dim * D)``, all first
         numbers first, under one of the sets of masks."""
-        require_event("MADE", x, torch.Size([self.dim]), leading=None)
+        require_event("MADE", x, self.event_shape, leading=None)
         self._check_context(context)
-        h = self.layers[0](x, which)
+        first, *others = self.layers
+        h = first(x, which)
         if self.context is not None:
             h = h + self.context(context)
-        for layer in self.layers[1:]:
+        for layer in others:
             h = layer(self.activation(h), which)
         if self.direct is not None:
             h = h + self.direct(x, which)
@@ -381,12 +411,24 @@ class MADE(nn.Module):
         self.register_buffer("wiring", wiring, persistent=False)
         # the units by their degrees, and how many there are up to each degree
         by_degree = [part.argsort(dim=1, stable=True) for part in (ranks, *degrees)]
+        # each coordinate's outputs together, coordinates by rank
+        per = self.dim * torch.arange(self.outputs_per_dim, device=wiring.device)
+        by_degree.append((by_degree[0][:, :, None] + per).flatten(1))
         self.register_buffer("by_degree", torch.cat(by_degree, 1), persistent=False)
+        # most are so already, and need no copies then
+        self.in_order = [
+            [bool((part.diff() == 1).all()) for part in parts]
+            for parts in zip(*by_degree, strict=True)
+        ]
         count = int(ranks.max()) + 1
         self.ends = [
             [torch.bincount(part, minlength=count).cumsum(0).tolist() for part in parts]
             for parts in zip(ranks, *degrees, strict=True)
         ]
+        if len(wiring) == 1:
+            masks = self._masks(*(part[0].cpu() for part in (ranks, *degrees)))
+            for layer, mask in zip(self.layers, masks, strict=True):
+                layer.spans = _spans(mask)
 
     @property
     def ranks(self) -> Tensor:
@@ -422,8 +464,9 @@ class MADE(nn.Module):
         """Fill rows coordinate by coordinate, with the arithmetic of a single pass.
 
         A unit is computed once, when the last input that it sees is known. So in the step of a rank
-        only the units of one degree are: a few rows of each layer's weights. The result is
-        differentiable if ``draw`` is.
+        only the units of one degree are: a few rows of each layer's weights. Now and then all that
+        is known goes into the constants of the units to come, and a smaller network is left. The
+        result is differentiable if ``draw`` is.
 
         Args:
             draw: gets the indices ``(k,)`` of the coordinates of one rank and their parameters
@@ -448,58 +491,98 @@ class MADE(nn.Module):
         at = 0 if given is None else given.shape[1]
         if at > self.dim:
             raise ValueError(f"autoregress: {at} values are given of {self.dim} coordinates")
-        per, dim = self.outputs_per_dim, self.dim
-        by_rank, *hidden = self.by_degree[which].split([dim, *self.widths])
-        # each coordinate's outputs together, coordinates by rank
-        outputs = (by_rank[:, None] + dim * torch.arange(per, device=by_rank.device)).flatten()
-        befores, afters = [by_rank, *hidden], [*hidden, outputs]
-        weights = [
-            layer.masked_weight(which)[after][:, before]
-            for layer, before, after in zip(self.layers, befores, afters, strict=True)
-        ]
-        starts = [
-            layer.bias[after][:, None] for layer, after in zip(self.layers, afters, strict=True)
-        ]
-        if self.context is not None:
-            starts[0] = starts[0] + self.context(context).T[afters[0]]
-        if self.context_out is not None:
-            starts[-1] = starts[-1] + self.context_out(context).T[outputs]
-        across = None
-        if self.direct is not None:
-            across = self.direct.masked_weight(which)[outputs][:, by_rank]
+        per, dim, activation = self.outputs_per_dim, self.dim, self.activation
+        by_rank = self.by_degree[which, :dim]
+        layers = self._stepwise(context, which)
+        hidden, (last, *direct) = layers[: len(self.widths)], layers[len(self.widths) :]
         # What is known, features first and by degree; each step adds the rows that it makes.
-        known = [weights[0].new_zeros(0, rows) for _ in befores]
+        known = [last.weight.new_zeros(0, rows) for _ in self.layers]
         if given is not None:
             known[0] = given.T.to(known[0])
-        ends, rank = self.ends[which], 1
-        while ends[0][rank] <= at < dim:
+        (ends, *found), rank = self.ends[which], 1
+        while ends[rank] <= at < dim:
             rank += 1
+        settled = []
         while at < dim:
-            upto = [end[rank - 1] for end in ends]
-            for i in range(1, len(known)):
-                new = slice(len(known[i]), upto[i])
-                if new.start < new.stop:
-                    h = _some_rows(starts[i - 1], weights[i - 1], known[i - 1], new, upto[i - 1])
-                    known[i] = torch.cat([known[i], self.activation(h)])
-            end = ends[0][rank]
-            new = slice(at * per, end * per)
-            params = _some_rows(starts[-1], weights[-1], known[-1], new, upto[-1])
-            if across is not None:
-                params = params + across[new, : upto[0]] @ known[0][: upto[0]]
-            values = draw(by_rank[at:end], params.reshape(end - at, per, rows).permute(2, 1, 0))
-            if values.shape != (rows, end - at):
-                raise ValueError(
-                    f"autoregress: expected draw to return values {(rows, end - at)}, got "
-                    f"{tuple(values.shape)}"
-                )
-            known[0] = torch.cat([known[0], values.T.to(known[0])])
-            at, rank = end, rank + 1
-        return known[0].T[:, by_rank.argsort()]
+            stop = min(rank + STRETCH, len(ends))
+            for layer, end in zip(hidden, found, strict=True):
+                layer.cut([*end[rank - 1 : stop - 1], end[-1]])
+            for layer in (last, *direct):
+                layer.cut([per * end for end in (at, *ends[rank:stop], dim)])
+            for step, end in enumerate(ends[rank:stop]):
+                for i, layer in enumerate(hidden):
+                    if layer.sizes[step]:
+                        h = activation(layer.compute(step, known[i]))
+                        known[i + 1] = torch.cat([known[i + 1], h])
+                # before the first cut are the outputs of what was given
+                params = last.compute(step + 1, known[-1])
+                for layer in direct:
+                    params = params + layer.compute(step + 1, known[0])
+                values = draw(by_rank[at:end], params.reshape(end - at, per, rows).permute(2, 1, 0))
+                if values.shape != (rows, end - at):
+                    raise ValueError(
+                        f"autoregress: expected draw to return values {(rows, end - at)}, got "
+                        f"{tuple(values.shape)}"
+                    )
+                known[0] = torch.cat([known[0], values.T.to(known[0])])
+                at = end
+            settled.append(known[0])
+            if at < dim:
+                for layer, part in zip(layers, [*known, known[0]], strict=False):
+                    layer.settle(part)
+                known, rank = [part[:0] for part in known], stop
+        x = torch.cat(settled or known[:1])
+        return x.index_copy(0, by_rank, x).T
+
+    def _stepwise(self, context: Tensor | None, which: int) -> list[_Stepwise]:
+        """The layers, and the direct links if there are any, with their units by degree."""
+        sizes = [self.dim, *self.widths, self.outputs_per_dim * self.dim]
+        units = self.by_degree[which].split(sizes)
+        units = [None if same else u for same, u in zip(self.in_order[which], units, strict=True)]
+        weights = [
+            _taken(_taken(layer.masked_weight(which), after), before, 1)
+            for layer, before, after in zip(self.layers, units, units[1:], strict=False)
+        ]
+        starts = [
+            _taken(layer.bias, after)[:, None]
+            for layer, after in zip(self.layers, units[1:], strict=True)
+        ]
+        if self.context is not None:
+            starts[0] = starts[0] + _taken(self.context(context).T, units[1])
+        if self.context_out is not None:
+            starts[-1] = starts[-1] + _taken(self.context_out(context).T, units[-1])
+        if self.direct is not None:
+            weights.append(_taken(_taken(self.direct.masked_weight(which), units[-1]), units[0], 1))
+            starts.append(torch.zeros_like(starts[-1]))
+        return [_Stepwise(*both) for both in zip(weights, starts, strict=True)]
 
 
-def _some_rows(start: Tensor, weight: Tensor, known: Tensor, new: slice, upto: int) -> Tensor:
-    """Some units of a layer, ``(units, rows)``, from the first ``upto`` units before it."""
-    return torch.addmm(start[new].expand(-1, known.shape[1]), weight[new, :upto], known[:upto])
+def _taken(of: Tensor, units: Tensor | None, dim: int = 0) -> Tensor:
+    """In the order of these units; None where they are in order."""
+    return of if units is None else of.index_select(dim, units)
+
+
+class _Stepwise:
+    """A layer whose units are computed in steps, a few rows of its weights in each."""
+
+    def __init__(self, weight: Tensor, start: Tensor) -> None:
+        self.weight, self.start, self.first = weight, start, 0
+
+    def cut(self, ends: Sequence[int]) -> None:
+        """Cut the rows at these units; all at once, or slices would take longer than products."""
+        self.sizes = [b - a for a, b in itertools.pairwise([self.first, *ends])]
+        self.weights, self.starts = self.weight.split(self.sizes), self.start.split(self.sizes)
+        self.first = ends[-2]
+
+    def compute(self, step: int, known: Tensor) -> Tensor:
+        """The units of a step, ``(units, rows)``; what they do not see is masked, or unknown."""
+        weight = self.weights[step].narrow(1, 0, len(known))
+        return torch.addmm(self.starts[step], weight, known)
+
+    def settle(self, known: Tensor) -> None:
+        """Keep the rows after the last cut, and of what is known no more than it adds to them."""
+        self.start = self.compute(-1, known)
+        self.weight = self.weights[-1][:, len(known) :]
 
 
 def _whole(*numbers) -> tuple[int, ...] | None:
@@ -542,6 +625,14 @@ def _as_degrees(
             f"got {degrees!r}"
         )
     return [torch.tensor(m) for m in given]
+
+
+def _joined(masks: Sequence[Tensor]) -> Tensor:
+    """Where :func:`path_counts` is positive; in less time and memory, because uncounted."""
+    joined = torch.eye(masks[0].shape[1])
+    for mask in masks:
+        joined = (mask.float() @ joined).clamp(max=1)
+    return joined > 0
 
 
 def _warn_of_cuts(cut: Tensor, widths: Sequence[int], n_ranks: int) -> None:

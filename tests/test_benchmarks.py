@@ -38,6 +38,50 @@ def test_no_hungrier_than_the_leanest_peer():
         assert megabytes["flowlib"] <= 1.05 * min(megabytes[peer] for peer in report.PEERS)
 
 
+def test_made_was_measured_in_every_shape():
+    shapes = {kind: set(report.made(kind)) for kind in ("train", "sample", "memory")}
+    assert shapes["train"] == {
+        (63, 64, 128), (63, 64, 1024), (63, 512, 128), (784, 64, 128), (784, 512, 128)
+    }  # fmt: skip
+    assert shapes["sample"] == {(8, 64), (63, 64), (784, 512)}
+    assert shapes["memory"] == {(63, 512), (784, 512)}
+    for row in report.made("train").values():
+        assert row["ratios"].keys() >= {"flowlib", "again", "unmasked", *report.PEERS}
+
+
+def test_made_trains_no_slower_than_the_fastest_peer_and_little_slower_than_without_masks():
+    # To multiply matrices of 64 × 64 by masks and their gradients, too, is itself 6 % of a step of
+    # 128 rows, and less of a longer one.
+    most = {
+        (63, 64, 128): 1.1, (63, 64, 1024): 1.05, (63, 512, 128): 1.05,
+        (784, 64, 128): 1.12, (784, 512, 128): 1.0,
+    }  # fmt: skip
+    for shape, row in report.made("train").items():
+        assert row["ratios"]["flowlib"][1] < 1.05, row
+        assert row["of_unmasked"][1] < most[shape], row
+
+
+def test_made_draws_in_far_less_than_a_pass_for_each_coordinate():
+    rows = report.made("sample")
+    assert rows[784, 512]["times_faster"][1] > 25
+    assert rows[63, 64]["times_faster"][1] > 1
+    assert rows[8, 64]["times_faster"][2] > 1
+
+
+def test_chapter_3_quotes_them():
+    chapter = " ".join((ROOT / "chapters" / "03-made.md").read_text().split())
+    assert "more than 40 times as fast as 784 full passes" in chapter
+    assert report.made("sample")[784, 512]["times_faster"][1] > 40
+    assert "up to a tenth longer where they are narrow" in chapter
+    assert max(row["of_unmasked"][2] for row in report.made("train").values()) < 1.105
+
+
+def test_made_is_no_hungrier_than_the_leanest_peer():
+    for row in report.made("memory").values():
+        megabytes = row["megabytes"]
+        assert megabytes["flowlib"] <= 1.05 * min(megabytes[peer] for peer in report.PEERS)
+
+
 def test_no_worse_than_the_best_peer():
     for name, nll in report.learned().items():
         best = nll[report.best_peer(nll)]

@@ -5,6 +5,7 @@ import io
 import itertools
 import pickle
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -38,12 +39,13 @@ def randomize(module, seed=0, scale=1.0):
 
 @st.composite
 def networks(draw):
-    """A MADE of any shape, in float64 with random weights, and its context's size."""
+    """A MADE of any shape, in float64 with random weights; half of them leave out zeros."""
     dim = draw(st.integers(1, 7))
     ties = st.lists(st.integers(0, 3), min_size=dim, max_size=dim)
     named = st.sampled_from(["natural", "reversed", "random"])
     context = draw(st.sampled_from([0, 2]))
-    with warnings.catch_warnings():
+    wide = mock.patch("flowlib.made.WIDE", draw(st.sampled_from([0, 2**18])))
+    with wide, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # narrow layers cut; another test is about that
         made = MADE(
             dim,
@@ -79,7 +81,7 @@ def test_an_output_sees_what_comes_before_it_and_nothing_else(made):
     ranks = made.ranks[0]
     allowed = ranks[:, None] > ranks
     assert (jacobian[:, ~allowed] == 0.0).all()  # exactly
-    masks = [layer.mask[0] for layer in made.layers]
+    masks = [layer.mask for layer in made.layers]
     joined = path_counts(masks)[: made.dim] > 0
     if made.direct is not None:
         joined |= allowed
@@ -92,16 +94,17 @@ def test_an_output_sees_what_comes_before_it_and_nothing_else(made):
 
 
 @settings(max_examples=60, deadline=None)
-@given(networks(), st.integers(0, 7))
-def test_coordinate_by_coordinate_is_what_full_passes_say(made, n_given):
+@given(networks(), st.integers(0, 7), st.sampled_from([1, 2, 32]))
+def test_coordinate_by_coordinate_is_what_full_passes_say(made, n_given, stretch):
     """Draws made step by step satisfy the equations of one whole pass."""
     n_given = min(n_given, made.dim)
     context = given_context(made, 4)
     fixed = torch.randn(4, n_given, generator=gen(1)).double()
     noise = torch.randn(4, made.dim, generator=gen(2)).double()
-    x = made.autoregress(
-        lambda dims, params: noise[:, dims] + params.tanh().sum(1), 4, context, fixed
-    ).detach()
+    with mock.patch("flowlib.made.STRETCH", stretch):
+        x = made.autoregress(
+            lambda dims, params: noise[:, dims] + params.tanh().sum(1), 4, context, fixed
+        ).detach()
     params = made(x, context).reshape(4, made.outputs_per_dim, made.dim)
     expected = noise + params.tanh().sum(1)
     first = made.ranks[0].argsort(stable=True)[:n_given]
@@ -156,7 +159,7 @@ def test_no_unit_is_dead(degrees, hidden):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = MADE(5, hidden, order="random", degrees=degrees, generator=gen(seed))
-        masks = [layer.mask[0] for layer in made.layers]
+        masks = [layer.mask for layer in made.layers]
         for k in range(len(hidden)):
             assert (path_counts(masks[: k + 1]).sum(1) > 0).all()  # from an input
             assert (path_counts(masks[k + 1 :]).sum(0) > 0).all()  # to an output
@@ -239,7 +242,7 @@ def test_it_starts_at_zero_and_learns_from_there():
     for name, p in made.named_parameters():
         assert p.grad.abs().sum() > 0, name
     for layer in made.layers:
-        assert (layer.weight.grad[layer.mask[0] == 0] == 0).all()
+        assert (layer.weight.grad[layer.mask == 0] == 0).all()
     bare = MADE(5, (), outputs_per_dim=2, context_dim=1)
     assert (bare(x, c) == 0).all()
 
@@ -260,7 +263,9 @@ def test_each_unit_is_computed_once():
     assert calls == [1] * 9
 
 
-def test_draws_carry_gradients():
+@pytest.mark.parametrize("stretch", [1, 32])
+def test_draws_carry_gradients(stretch, monkeypatch):
+    monkeypatch.setattr("flowlib.made.STRETCH", stretch)
     made = randomize(MADE(4, (6,), context_dim=2, order=[0, 1, 1, 2], direct=True))
     noise, c = torch.randn(3, 4).double(), torch.randn(3, 2).double()
 
@@ -272,6 +277,27 @@ def test_draws_carry_gradients():
     batches = [v.detach().expand(5, *v.shape) + torch.arange(5.0).reshape(5, 1, 1) for v in inputs]
     many = torch.func.vmap(fill)(*batches)
     torch.testing.assert_close(many[2], fill(*(b[2] for b in batches)))
+
+
+def test_wide_layers_leave_out_blocks_of_zeros(monkeypatch):
+    """With the same result, whichever end the ordering starts at."""
+    assert all(layer.spans for layer in MADE(513, (512,), direct=True).layers)
+    monkeypatch.setattr("flowlib.made.WIDE", 0)
+    for order in ("natural", "reversed"):
+        made = randomize(MADE(9, (16, 20), order=order, activation=torch.nn.Tanh))
+        x = torch.randn(3, 9, generator=gen(0)).double().requires_grad_()
+        out = made(x)
+        assert torch.autograd.gradgradcheck(made, x)
+        assert all(layer.spans for layer in made.layers)
+        for layer in made.layers:
+            layer.spans = None
+        torch.testing.assert_close(made(x), out)
+    unsorted = randomize(MADE(9, (16, 20), order="random", degrees="random", generator=gen(0)))
+    made = MADE(9, (16, 20), activation=torch.nn.ReLU).double()
+    made.load_state_dict(unsorted.state_dict())
+    assert [layer.spans for layer in made.layers] == [layer.spans for layer in unsorted.layers]
+    torch.testing.assert_close(made(x), unsorted(x))
+    assert not any(layer.spans for layer in MADE(9, (16,), degrees="random", n_masks=2).layers)
 
 
 def test_a_start_that_keeps_the_variance():
@@ -291,8 +317,11 @@ def test_a_mask_is_a_copy():
     assert (mask == 1).all()
 
 
-def test_leading_shapes_dtypes_and_transforms():
+@pytest.mark.parametrize("wide", [0, 2**18])
+def test_leading_shapes_dtypes_and_transforms(wide, monkeypatch):
+    monkeypatch.setattr("flowlib.made.WIDE", wide)
     made = randomize(MADE(4, (8,), outputs_per_dim=2, context_dim=3))
+    assert all((layer.spans is None) == (wide > 0) for layer in made.layers)
     x, c = torch.randn(2, 3, 4).double(), torch.randn(3, 3).double()
     out = made(x, c)
     assert out.shape == (2, 3, 8)
