@@ -1,17 +1,21 @@
 """Explorers: things to move with a hand and understand, one file each."""
 
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.completion import CompletionExplorer
 from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
+from flowlib.widgets.mask import MaskExplorer
 from flowlib.widgets.multiscale import MultiscaleExplorer
 from flowlib.widgets.warp import WarpExplorer
 
 __all__ = [
+    "CompletionExplorer",
     "Explorer",
     "JacobianExplorer",
     "KLExplorer",
     "LayersExplorer",
+    "MaskExplorer",
     "MultiscaleExplorer",
     "WarpExplorer",
 ]

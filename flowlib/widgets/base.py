@@ -27,7 +27,8 @@ class Explorer(anywidget.AnyWidget):
 
     A subclass names its JavaScript file in :attr:`script`, declares its state as traits with
     ``sync=True``, and draws a still picture of it in :meth:`still`. The file sees all that
-    ``base.js`` defines and ends with ``export default { render }``.
+    ``base.js`` defines and ends with ``export default { render }``. Styles that no other explorer
+    needs are in a ``.css`` file of the same name.
 
     Attributes:
         script: the name of the subclass's JavaScript file, beside this one.
@@ -44,7 +45,11 @@ class Explorer(anywidget.AnyWidget):
         if "script" in cls.__dict__:  # anywidget makes subclasses of its own, without one
             # Code from a blob cannot import, so that base and explorer travel as one module.
             cls._esm = (HERE / "base.js").read_text() + "\n" + (HERE / cls.script).read_text()
-            cls._css = CSS
+            own = (HERE / cls.script).with_suffix(".css")
+            cls._styles = {"base": CSS}
+            if own.exists():
+                cls._styles[own.stem] = own.read_text()
+            cls._css = "".join(cls._styles.values())
         super().__init_subclass__(**kwargs)
 
     def still(self) -> str:
@@ -71,7 +76,7 @@ class Explorer(anywidget.AnyWidget):
         key = f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         picture = base64.b64encode(self.still().encode()).decode()
         boot = (HERE / "boot.js").read_text()
-        values = {"KEY": key, "STATE": state, "ESM": self._esm, "CSS": self._css}
+        values = {"KEY": key, "STATE": state, "ESM": self._esm, "STYLES": json.dumps(self._styles)}
         for place, value in values.items():
             # A string literal is safe inside <script> once no tag can end it.
             literal = json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")

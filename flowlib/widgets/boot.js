@@ -4,11 +4,11 @@ const explorer = (await import(url)).default;
 URL.revokeObjectURL(url);
 // The same explorer may stand on a page twice: each script takes the first that still waits.
 const root = [...document.querySelectorAll(`[data-key=${__KEY__}]`)].find((node) => !node.dataset.alive);
-if (!document.getElementById("fl-explorer-style")) {
-  const style = document.createElement("style");
-  style.id = "fl-explorer-style";
-  style.textContent = __CSS__;
-  document.head.append(style);
+// Of each style sheet, the base and the explorer's own, one is enough for all explorers on the page.
+for (const [name, text] of Object.entries(JSON.parse(__STYLES__))) {
+  const id = `fl-style-${name}`;
+  if (document.getElementById(id)) continue;
+  document.head.append(Object.assign(document.createElement("style"), { id, textContent: text }));
 }
 const state = JSON.parse(__STATE__);
 const listeners = {};

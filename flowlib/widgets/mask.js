@@ -421,7 +421,7 @@ function render({ model, el }) {
   const told = make("p", { class: "fl-lit-says", "data-lit": "" });
   const counter = make("p", { class: "fl-fine fl-counter", "data-counter": "", role: "status" });
   const verdict = make("p", { class: "fl-say fl-verdict", role: "status" });
-  const turn = task("cut", "Disconnect output 3 from input 1 without touching any other pair.");
+  const turn = task("cut", "Disconnect output 3 from input 1, and leave every other pair connected, or not, as it was.");
   const key = (kind, text) => make("span", {}, make("i", { class: `fl-key fl-key-${kind}` }), text);
 
   el.replaceChildren(

@@ -11,7 +11,7 @@ from torch import Tensor
 from flowlib.flow import as_ints
 from flowlib.made import cyclic_degrees, hidden_mask, output_mask, path_counts
 from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD, WRONG
-from flowlib.widgets.base import CSS, HERE, Explorer
+from flowlib.widgets.base import Explorer
 
 __all__ = ["MaskExplorer"]
 
@@ -258,9 +258,6 @@ class MaskExplorer(Explorer):
                 found[l] |= links
                 after = links.any(0)
         return found
-
-
-MaskExplorer._css = CSS + (HERE / "mask.css").read_text()
 
 
 def _cyclic(dim: int, widths: list[int]) -> list[list[int]]:
