@@ -92,3 +92,12 @@ def test_every_other_density_needs_more():
     assert datasets.bits_per_dim(beta.log_prob(x).sum(1), 3).item() > 8.01
     with pytest.raises(ValueError, match="got 0 and 256"):
         datasets.bits_per_dim(torch.zeros(3), 0)
+
+
+def test_binary_digits_are_the_pictures_with_ink_from_half_the_levels_on():
+    (levels, labels), (x, same) = datasets.digit_images(), datasets.binary_digits()
+    for part, picture in zip(x, levels, strict=True):
+        assert part.dtype == torch.float32
+        assert torch.equal(part.reshape(-1, 1, 8, 8) == 1, picture.float() > 7.5)
+        assert part.unique().tolist() == [0, 1]
+    assert all(torch.equal(a, b) for a, b in zip(labels, same, strict=True))
