@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,8 @@ def ranks_of(
     else:
         given = as_ints(order.tolist() if isinstance(order, Tensor) else order)
         if given is not None and len(given) == dim:
-            return torch.unique(torch.tensor(given), return_inverse=True)[1] + 1
+            rank = {number: r for r, number in enumerate(sorted(set(given)), 1)}
+            return torch.tensor([rank[number] for number in given])
     raise ValueError(
         f'order: expected "natural", "reversed", "random" or {dim} whole numbers, got {order!r}'
     )
@@ -129,9 +130,10 @@ def random_degrees(
 
 
 def _require_degrees(where: str, width: int, low: int, high: int) -> None:
-    if width < 1 or low > high:
+    if as_ints((width, low, high)) is None or width < 1 or low > high:
         raise ValueError(
-            f"{where}: expected a positive width and low <= high, got {width}, {low} and {high}"
+            f"{where}: expected whole numbers, a positive width and low <= high, got {width}, "
+            f"{low} and {high}"
         )
 
 
@@ -195,16 +197,19 @@ def path_counts(masks: Sequence[Tensor]) -> Tensor:
     return product
 
 
-def _spans(mask: Tensor) -> list[slice] | None:
-    """For each quarter of the rows the inputs from the first to the last that it sees.
+def _spans(mask: Tensor, blocks: int) -> list[slice] | None:
+    """For each block of the rows the inputs from the first to the last that it sees.
 
-    None where it saves nothing to leave the others out: in a small layer four products cost more
+    None where it saves nothing to leave the others out: in a small layer several products cost more
     than one, and units that are not sorted by their degrees see inputs from end to end.
     """
-    seen = [quarter.any(0).nonzero().flatten().tolist() or [0, -1] for quarter in mask.chunk(4)]
+    if mask.dim() == 3 or mask.numel() < WIDE:
+        return None
+    parts = mask.chunk(blocks)
+    seen = [part.any(0).nonzero().flatten().tolist() or [0, -1] for part in parts]
     spans = [slice(columns[0], columns[-1] + 1) for columns in seen]
-    part = sum(span.stop - span.start for span in spans) / (4 * mask.shape[1])
-    return spans if mask.numel() >= WIDE and part < 0.8 else None
+    left = sum(len(part) * (s.stop - s.start) for part, s in zip(parts, spans, strict=True))
+    return spans if left < 0.8 * mask.numel() else None
 
 
 class MaskedLinear(nn.Linear):
@@ -218,6 +223,8 @@ class MaskedLinear(nn.Linear):
         mask: ``(outputs, inputs)``, 1 or True where there is a link; or several on the same
             weights, ``(masks, outputs, inputs)``.
         bias: whether there is a bias.
+        blocks: on a CPU, the product of a wide layer with a single mask is computed in so many
+            blocks of outputs, each with the inputs from the first to the last that it sees.
 
     Raises:
         ValueError: if the mask is none.
@@ -230,9 +237,8 @@ class MaskedLinear(nn.Linear):
     """
 
     mask: Tensor
-    spans: list[slice] | None = None
 
-    def __init__(self, mask: Tensor, bias: bool = True) -> None:
+    def __init__(self, mask: Tensor, bias: bool = True, blocks: int = 4) -> None:
         mask = torch.as_tensor(mask)
         if mask.dim() not in (2, 3) or not ((mask == 0) | (mask == 1)).all():
             raise ValueError(
@@ -250,6 +256,21 @@ class MaskedLinear(nn.Linear):
             self.weight.mul_(grown[:, None])
             if bias:
                 self.bias.mul_(grown)
+        self.blocks = blocks
+        self._find_spans()
+
+    def _find_spans(self) -> None:
+        self.spans = _spans(self.mask, self.blocks)
+        self.spans_of = self.mask  # torch.func may put another mask in its place
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.spans_of = self.mask  # the same on another device or of another dtype
+        return self
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self._find_spans()
 
     def masked_weight(self, which: int = 0) -> Tensor:
         """The weights under one of the masks."""
@@ -258,13 +279,16 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Tensor, which: int = 0) -> Tensor:
         """``(..., inputs)`` to ``(..., outputs)``."""
-        if self.spans is None or not x.is_cpu:  # a GPU's cost is the number of products
+        # a GPU's cost is the number of products
+        if self.spans is None or self.mask is not self.spans_of or not x.is_cpu:
             return F.linear(x, self.masked_weight(which), self.bias)
-        quarters = [part.chunk(4) for part in (self.weight, self.mask, self.bias)]
+        parts = [self.spans, self.weight.chunk(self.blocks), self.mask.chunk(self.blocks)]
+        none = [None] * len(self.spans)
+        parts.append(none if self.bias is None else self.bias.chunk(self.blocks))
         return torch.cat(
             [
                 F.linear(x[..., span], weight[:, span] * mask[:, span], bias)
-                for span, weight, mask, bias in zip(self.spans, *quarters, strict=True)
+                for span, weight, mask, bias in zip(*parts, strict=True)
             ],
             -1,
         )
@@ -329,14 +353,15 @@ class MADE(nn.Module):
     ) -> None:
         super().__init__()
         widths = as_ints(hidden)
-        numbers = None if widths is None else _whole(dim, outputs_per_dim, n_masks, context_dim)
-        if numbers is None or min([*widths, *numbers[:3]]) < 1 or numbers[3] < 0:
+        numbers = as_ints((dim, outputs_per_dim, n_masks, context_dim))
+        if None in (widths, numbers) or min([*widths, *numbers[:3]]) < 1 or numbers[3] < 0:
             raise ValueError(
                 "MADE: expected whole numbers dim, hidden, outputs_per_dim and n_masks from 1 and "
                 f"context_dim from 0, got dim={dim}, hidden={hidden}, outputs_per_dim="
                 f"{outputs_per_dim}, n_masks={n_masks}, context_dim={context_dim}"
             )
-        self.dim, self.outputs_per_dim, _, self.context_dim = numbers
+        dim, outputs_per_dim, n_masks, context_dim = numbers
+        self.dim, self.outputs_per_dim, self.n_masks, self.context_dim = numbers
         self.event_shape = torch.Size([self.dim])
         self.widths = widths
         wirings = []
@@ -349,16 +374,15 @@ class MADE(nn.Module):
                 f"MADE: the {n_masks} sets of masks are all equal; expected a random order or "
                 "random degrees"
             )
-        masks = [self._masks(*parts) for parts in wirings]
-        across = torch.stack([output_mask(ranks, ranks) for ranks, *_ in wirings])
-        self.layers = nn.ModuleList(
-            MaskedLinear(torch.stack(of_layer) if n_masks > 1 else of_layer[0])
-            for of_layer in zip(*masks, strict=True)
-        )
+        *inside, last = zip(*(self._masks(*parts) for parts in wirings), strict=True)
+        blocks = 4 * outputs_per_dim  # the outputs of a rank are far apart
+        self.layers = nn.ModuleList(MaskedLinear(_one_or_all(masks)) for masks in inside)
+        self.layers.append(MaskedLinear(_one_or_all(last), blocks=blocks))
         self.activation = activation()
         self.direct = self.context = self.context_out = None
         if direct:
-            self.direct = MaskedLinear(across.repeat(1, outputs_per_dim, 1), bias=False)
+            across = [output_mask(r, r).repeat(outputs_per_dim, 1) for r, *_ in wirings]
+            self.direct = MaskedLinear(_one_or_all(across), bias=False, blocks=blocks)
         if context_dim:
             # Through hidden units the first output sees the context only by those of degree 0,
             # and they may be few: every output sees it directly, too.
@@ -369,8 +393,8 @@ class MADE(nn.Module):
                 nn.init.zeros_(weights)
         self._wire(wiring)
         if not direct:
-            joined = torch.stack([_joined(of_set)[:dim] for of_set in masks])
-            _warn_of_cuts((across & ~joined).any(0), widths, int(wiring[:, :dim].max()))
+            cut = torch.stack([_cut_pairs(*parts) for parts in wirings]).any(0)
+            _warn_of_cuts(cut, widths, int(wiring[:, :dim].max()))
 
     def _masks(self, ranks: Tensor, *degrees: Tensor) -> list[Tensor]:
         """The masks of all layers, the last one's rows once for each number of a coordinate."""
@@ -383,6 +407,7 @@ class MADE(nn.Module):
         numbers first, under one of the sets of masks."""
         require_event("MADE", x, self.event_shape, leading=None)
         self._check_context(context)
+        self._check_which(which)
         first, *others = self.layers
         h = first(x, which)
         if self.context is not None:
@@ -403,6 +428,10 @@ class MADE(nn.Module):
             raise ValueError(
                 f"MADE: expected a context of shape (..., {self.context_dim}), got {got}"
             )
+
+    def _check_which(self, which: int) -> None:
+        if not 0 <= which < self.n_masks:
+            raise ValueError(f"MADE: expected which from 0 to {self.n_masks - 1}, got {which!r}")
 
     # --- ranks and degrees: saved with the weights, which are of no use under others ---
 
@@ -425,10 +454,12 @@ class MADE(nn.Module):
             [torch.bincount(part, minlength=count).cumsum(0).tolist() for part in parts]
             for parts in zip(ranks, *degrees, strict=True)
         ]
-        if len(wiring) == 1:
-            masks = self._masks(*(part[0].cpu() for part in (ranks, *degrees)))
-            for layer, mask in zip(self.layers, masks, strict=True):
-                layer.spans = _spans(mask)
+        self._wired = wiring
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._wired = self.wiring  # the same on another device
+        return self
 
     @property
     def ranks(self) -> Tensor:
@@ -449,7 +480,7 @@ class MADE(nn.Module):
                 f"MADE: expected saved ranks and degrees of shape {tuple(self.wiring.shape)}, "
                 f"exact to {self.dim}, got {wiring.dtype} of shape {tuple(wiring.shape)}"
             )
-        self._wire(wiring.to(self.wiring.device, torch.long))
+        self._wire(wiring.to(self.wiring.device, torch.long, copy=True))
 
     # --- one coordinate after the other ---
 
@@ -483,6 +514,12 @@ class MADE(nn.Module):
             ValueError: if a shape is not as above.
         """
         self._check_context(context)
+        self._check_which(which)
+        if self.wiring is not self._wired:
+            raise ValueError(
+                "autoregress: expected the module's own ranks and degrees, got others in their "
+                "place; give torch.func.functional_call the parameters only"
+            )
         for name, part in (("context", context), ("given", given)):
             if part is not None and (part.dim() != 2 or len(part) != rows):
                 raise ValueError(
@@ -490,7 +527,7 @@ class MADE(nn.Module):
                 )
         at = 0 if given is None else given.shape[1]
         if at > self.dim:
-            raise ValueError(f"autoregress: {at} values are given of {self.dim} coordinates")
+            raise ValueError(f"autoregress: expected 0 to {self.dim} given values, got {at}")
         per, dim, activation = self.outputs_per_dim, self.dim, self.activation
         by_rank = self.by_degree[which, :dim]
         layers = self._stepwise(context, which)
@@ -532,7 +569,7 @@ class MADE(nn.Module):
                     layer.settle(part)
                 known, rank = [part[:0] for part in known], stop
         x = torch.cat(settled or known[:1])
-        return x.index_copy(0, by_rank, x).T
+        return x.index_copy(0, by_rank, x).T.contiguous()
 
     def _stepwise(self, context: Tensor | None, which: int) -> list[_Stepwise]:
         """The layers, and the direct links if there are any, with their units by degree."""
@@ -567,6 +604,7 @@ class _Stepwise:
 
     def __init__(self, weight: Tensor, start: Tensor) -> None:
         self.weight, self.start, self.first = weight, start, 0
+        self.sizes, self.weights, self.starts = [], (), ()
 
     def cut(self, ends: Sequence[int]) -> None:
         """Cut the rows at these units; all at once, or slices would take longer than products."""
@@ -583,11 +621,6 @@ class _Stepwise:
         """Keep the rows after the last cut, and of what is known no more than it adds to them."""
         self.start = self.compute(-1, known)
         self.weight = self.weights[-1][:, len(known) :]
-
-
-def _whole(*numbers) -> tuple[int, ...] | None:
-    ints = [as_ints(number) for number in numbers]
-    return None if any(i is None or len(i) != 1 for i in ints) else tuple(i[0] for i in ints)
 
 
 def _as_degrees(
@@ -612,7 +645,9 @@ def _as_degrees(
                 found.append(random_degrees(width, lowest, high, generator))
             return found
         raise ValueError(f'degrees: expected "cyclic", "random" or whole numbers, got {degrees!r}')
-    given = [as_ints(m.tolist() if isinstance(m, Tensor) else m) for m in degrees]
+    given = [None]
+    if isinstance(degrees, Iterable):
+        given = [as_ints(m.tolist() if isinstance(m, Tensor) else m) for m in degrees]
     if any(m is None for m in given) or [len(m) for m in given] != list(widths):
         raise ValueError(
             f"degrees: expected whole numbers for hidden layers of {list(widths)} units, "
@@ -627,12 +662,23 @@ def _as_degrees(
     return [torch.tensor(m) for m in given]
 
 
-def _joined(masks: Sequence[Tensor]) -> Tensor:
-    """Where :func:`path_counts` is positive; in less time and memory, because uncounted."""
-    joined = torch.eye(masks[0].shape[1])
-    for mask in masks:
-        joined = (mask.float() @ joined).clamp(max=1)
-    return joined > 0
+def _one_or_all(masks: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(masks)) if len(masks) > 1 else masks[0]
+
+
+def _cut_pairs(ranks: Tensor, *degrees: Tensor) -> Tensor:
+    """Which inputs an output may see and does not, ``(D, D)``.
+
+    From an input all units can be reached whose degree is at least the lowest that a path to them
+    can have, and so it is enough to follow the lowest.
+    """
+    lowest = ranks
+    for m in degrees:
+        m = m.sort().values
+        following = torch.searchsorted(m, lowest.contiguous())
+        # where no unit is left, as if of a degree that no output sees
+        lowest = torch.cat([m, ranks.max()[None]])[following]
+    return output_mask(ranks, ranks) & ~output_mask(ranks, lowest)
 
 
 def _warn_of_cuts(cut: Tensor, widths: Sequence[int], n_ranks: int) -> None:
@@ -700,32 +746,41 @@ class BernoulliMADE(nn.Module):
         self.made = MADE(
             dim, hidden, 1, context_dim, order, degrees, activation, direct, n_masks, generator
         )
-        self.n_masks = len(self.made.wiring)
+        self.n_masks = self.made.n_masks
         self.event_shape = torch.Size([self.made.dim])
         self.context_dim = context_dim
 
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
         """Nothing: it starts as the uniform distribution. :func:`flowlib.fit` asks for it."""
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None, given: int = 0) -> Tensor:
+    def log_prob(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        given: int = 0,
+        which: int | None = None,
+    ) -> Tensor:
         """The log-probability in nats.
 
         Args:
             x: zeros and ones, ``(..., D)``, of any type.
             context: ``(..., C)``; its leading dimensions broadcast against those of ``x``.
             given: condition on the first so many coordinates in the ordering.
+            which: under which of several masks. By default it is the mean over all of them, and in
+                training that under one, which torch's own generator chooses; that choice is what
+                ``vmap`` cannot do.
 
         Returns:
-            ``log p(x)``, or ``log p(rest | given)``, of the leading shape. With several masks and
-            in training under one of them, drawn at random.
+            ``log p(x)``, or ``log p(rest | given)``, of the leading shape.
 
         Raises:
-            ValueError: if a value is neither 0 nor 1, or a shape not as above.
+            ValueError: if a value is neither 0 nor 1, a shape is not as above, or there is no such
+                mask.
         """
-        x, context, lead = self._at_the_door(x, context, self.event_shape[0])
+        x, context, lead = self._at_the_door("x", x, context, self.event_shape[0])
         self._check_given(given)
-        chosen = range(self.n_masks)
-        if self.training and self.n_masks > 1:
+        chosen = range(self.n_masks) if which is None else [which]
+        if which is None and self.training and self.n_masks > 1:
             chosen = [int(torch.randint(self.n_masks, ()))]
         terms = torch.stack([self._terms(x, context, which) for which in chosen])
         whole = _mean_prob(terms.sum(-1))
@@ -742,7 +797,7 @@ class BernoulliMADE(nn.Module):
     ) -> Tensor:
         """Independent draws, ``n + context.shape[:-1] + (D,)``; each is under one of the masks."""
         if context is not None:
-            _require_tensor(context)
+            _require_tensor("context", context)
         lead = () if context is None else context.shape[:-1]
         nothing = self.made.layers[0].weight.new_zeros(*lead, 0)
         return self._draw(nothing, n, context, generator)
@@ -770,12 +825,14 @@ class BernoulliMADE(nn.Module):
             ValueError: also if there are several masks of different orderings: then no values
                 come first.
         """
-        _require_tensor(prefix)
-        self._check_given(prefix.shape[-1] if prefix.dim() else 0)
+        _require_tensor("prefix", prefix)
+        if not prefix.dim():
+            raise ValueError("BernoulliMADE: expected a prefix of shape (..., g), got shape ()")
+        self._check_given(prefix.shape[-1])
         return self._draw(prefix, n, context, generator)
 
     def _draw(self, prefix, n, context, generator) -> Tensor:
-        prefix, context, lead = self._at_the_door(prefix, context, prefix.shape[-1])
+        prefix, context, lead = self._at_the_door("prefix", prefix, context, prefix.shape[-1])
         n = as_sample_shape(n)
         repeat = math.prod(n)
         prefix = prefix.repeat(repeat, 1)
@@ -819,7 +876,7 @@ class BernoulliMADE(nn.Module):
 
     def _check_given(self, given: int) -> None:
         dim = self.event_shape[0]
-        if as_ints(given) is None or not 0 <= given <= dim:
+        if as_ints((given,)) is None or not 0 <= given <= dim:
             raise ValueError(f"BernoulliMADE: expected 0 to {dim} given values, got {given!r}")
         if given and (self.made.ranks != self.made.ranks[0]).any():
             raise ValueError(
@@ -835,12 +892,16 @@ class BernoulliMADE(nn.Module):
                 f"them, such as ({name} > 0.5)"
             )
 
-    def _at_the_door(self, x: Tensor, context: Tensor | None, size: int):
+    def _at_the_door(self, name: str, x: Tensor, context: Tensor | None, size: int):
         """Rows of zeros and ones in the weights' dtype, rows of context, their leading shape."""
-        _require_tensor(x)
+        _require_tensor(name, x)
         if x.shape[-1:] != (size,):
-            raise ValueError(f"BernoulliMADE: expected shape (..., {size}), got {tuple(x.shape)}")
-        self.check_values("BernoulliMADE", "x", x)
+            raise ValueError(
+                f"BernoulliMADE: expected {name} of shape (..., {size}), got {tuple(x.shape)}"
+            )
+        self.check_values("BernoulliMADE", name, x)
+        if context is not None:
+            _require_tensor("context", context)
         if (context is None) != (self.context_dim == 0) or (
             context is not None and context.shape[-1:] != (self.context_dim,)
         ):
@@ -862,11 +923,11 @@ class BernoulliMADE(nn.Module):
         return x, None if context is None else context.to(dtype), lead
 
 
-def _require_tensor(x) -> None:
+def _require_tensor(name: str, x) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"BernoulliMADE: expected a torch.Tensor, got {type(x).__name__}; torch.as_tensor "
-            "makes one"
+            f"BernoulliMADE: expected {name} as a torch.Tensor, got {type(x).__name__}; "
+            "torch.as_tensor makes one"
         )
 
 

@@ -63,7 +63,7 @@ def pretrained(name: str) -> Flow | BernoulliMADE:
         name: ``"digits-as-images"``, an :class:`ImageRealNVP` on pictures ``(1, 8, 8)`` with pixels
             from the unit interval; ``"digits-as-vectors"``, a :class:`RealNVP` of as many
             parameters on the same pictures; or ``"binary-digits"``, a :class:`BernoulliMADE` on
-            :func:`flowlib.datasets.binary_digits`, pixel after pixel, row by row.
+            :func:`~flowlib.datasets.binary_digits`, pixel after pixel, row by row.
 
     Raises:
         ValueError: if there is none of that name.

@@ -34,19 +34,21 @@ def make(dim=64, hidden=(40,), seed=0, scale=1.5, **options):
 
 @torch.no_grad()
 def as_the_page_has_it(model):
-    """In float64, the weights in whole steps, of which the largest linked one has 32,767."""
+    """In float64, the weights in whole steps; each unit's largest linked one has 32,767."""
     made = model.made
-    masked = [*made.layers, *([made.direct] if made.direct is not None else [])]
-    state = {name: w.double() for name, w in model.state_dict().items() if "extra" not in name}
     copy = make(
         made.dim, made.widths, order=made.ranks[0], degrees=[m[0] for m in made.degrees],
         direct=made.direct is not None,
     ).double()  # fmt: skip
-    linked = [layer.masked_weight().abs().max() for layer in masked]
-    biases = [layer.bias.abs().max() for layer in masked if layer.bias is not None]
-    unit = max(w.double().item() for w in [*linked, *biases]) / 32767
-    for name, w in copy.named_parameters():
-        w.copy_((state[name] / unit).round() * unit)
+    copy.load_state_dict(model.state_dict())
+    for layer in copy.made.layers:
+        direct = copy.made.direct if layer is copy.made.layers[-1] else None
+        for u in range(len(layer.bias)):
+            row = [layer.bias[u : u + 1], layer.weight[u][layer.mask[u] > 0]]
+            row += [] if direct is None else [direct.weight[u][direct.mask[u] > 0]]
+            step = float(f"{torch.cat(row).abs().max().item() / 32767:.5e}") or 1.0
+            for of in (layer.bias, layer.weight, *([] if direct is None else [direct.weight])):
+                of[u] = (of[u] / step).round() * step
     return copy
 
 
@@ -131,6 +133,18 @@ def told(explorer):
     return explorer.locator("[data-told]").inner_text()
 
 
+def adds_up(explorer):
+    """Whether the sum is right to all the digits that it has, of the numbers as one reads them."""
+    of = ("given", "drawn", "total")
+    texts = [explorer.locator(f'[data-readout="{name}"]').inner_text() for name in of]
+    given, drawn, total = (float(text.replace("−", "-")) for text in texts)
+    return abs(given + drawn - total) < 0.5 / 10 ** len(texts[2].split(".")[1]) + 1e-9
+
+
+def focused(one):
+    return one.page.evaluate("({...document.activeElement.dataset})")
+
+
 def solved(explorer):
     browser.settle(explorer)
     return explorer.locator("[data-task]").get_attribute("data-solved") == "true"
@@ -138,7 +152,14 @@ def solved(explorer):
 
 # --- what it computes -----------------------------------------------------------------------
 
+UNEVEN = make(36, (20,), seed=10, direct=True)
+with torch.no_grad():
+    UNEVEN.made.layers[0].bias[3] = -5000.0
+    UNEVEN.made.layers[1].bias[20] = -5000.0
+    UNEVEN.made.layers[0].weight[7], UNEVEN.made.layers[0].bias[7] = 0, 0
+
 MODELS = {
+    "uneven": (UNEVEN, (6, 6), {"given": 12}),
     "one layer": (make(64, (40,)), (8, 8), {"seed": 5}),
     "two layers": (make(48, (60, 50), seed=1), (6, 8), {"given": 10, "chosen": 3}),
     "three layers": (make(12, (9, 8, 7), seed=2, scale=2), (3, 4), {"given": 5}),
@@ -185,7 +206,19 @@ def test_what_travels_is_nearly_the_model():
     x = datasets.binary_digits()[0].test
     with torch.no_grad():
         there = as_the_page_has_it(model).log_prob(x)
-        assert (there - model.log_prob(x)).abs().max() < 0.02
+        assert (there - model.log_prob(x)).abs().max() < 0.0012
+        # What is large in one unit spoils no other, and there are units of nothing but zeros.
+        made = model.made
+        made.layers[0].bias[5] = -5000.0
+        made.layers[1].bias[40] = -5000.0
+        for w in (made.layers[0].weight, made.layers[0].bias):
+            w[7] = 0
+        x[:, 40] = 0
+        found = CompletionExplorer(model)._made(x.double())
+        assert (found - made(x))[:, torch.arange(64) != 40].abs().max() < 0.001
+        there = as_the_page_has_it(model)
+        assert torch.equal(there.made(x.double()), found)
+        assert (there.log_prob(x) - model.log_prob(x)).abs().max() < 0.0012
 
 
 def test_the_random_numbers_are_uniform_and_each_seeds_own():
@@ -230,6 +263,7 @@ def test_painted_by_mouse(watch):
     mouse.click(*middle(explorer, 9))
     pixels, pixel = state(explorer, "pixels", "pixel")
     assert (pixels, pixel) == ([int(k == 9) for k in range(64)], 9)
+    assert focused(one) == {"ring": "picture"}  # and the arrows go on from there
     after = drawn(explorer)
     assert after != before
     expected = complete(as_the_page_has_it(pretrained("binary-digits")), pixels, 24, noise(1, 64))
@@ -260,7 +294,10 @@ def test_painted_by_mouse(watch):
     assert [k for k in range(24) if kinds[k] == "fl-ink-given"] == inked
     shown = drawn(explorer)[0]
     assert kinds[24:] == [f"fl-{'ink' if v else 'sheet'}-drawn" for v in shown[24:]]
+    browser.drag(one.page, explorer.locator("[data-handle]"), 0, 1)
+    assert focused(one) == {"handle": "border"}
     mouse.click(*middle(explorer, 50))
+    assert focused(one) == {"ring": "picture"}
     assert state(explorer, "pixel") == 50
     assert [k for k, v in enumerate(state(explorer, "pixels")) if v] == inked
 
@@ -443,6 +480,48 @@ def test_it_is_drawn_pixel_by_pixel(watch):
 
 
 @in_browser
+def test_two_numbers_that_differ_look_different(watch):
+    u = noise(1, 6)[0]
+    model = make(6, (), scale=0)
+    gaps = torch.tensor([3e-2, 2e-3, -2e-3, 1e-4, -2e-5, 1e-12]).double()
+    with torch.no_grad():
+        model.made.layers[0].bias.copy_((u + gaps).logit())
+    one = watch()
+    widget = CompletionExplorer(model.double(), shape=(2, 3), given=0)
+    explorer = browser.alone(one, widget)
+    p = widget._made(torch.zeros(6).double()).sigmoid()
+    counts = []
+    for d in range(6):
+        one.page.mouse.move(*middle(explorer, d))
+        pair = re.search(r"p\(ink\) = ([\d.]+), .* u = ([\d.]+) is (not )?less", told(explorer))
+        counts.append(len(pair[1]) - 2)
+        assert pair[1] == f"{p[d]:.{counts[-1]}f}"
+        assert pair[2] == f"{u[d]:.{counts[-1]}f}"
+        assert (pair[3] is None) == (u[d] < p[d]).item()
+        assert pair[1] != pair[2] or counts[-1] == 6
+        assert f"{p[d]:.{counts[-1] - 1}f}" == f"{u[d]:.{counts[-1] - 1}f}" or counts[-1] == 2
+    assert counts[0] == 2
+    assert {3, 4} <= set(counts)
+    assert counts[-1] == 6
+
+
+@in_browser
+def test_long_shapes_have_the_size_of_others(watch):
+    one = watch()
+    for shape in ((32, 2), (2, 32)):
+        widget = CompletionExplorer(make(64, (20,)), torch.zeros(1, 64), shape, given=32)
+        explorer = browser.alone(one, widget)
+        assert explorer.bounding_box()["height"] < 1300
+        for query in ("[data-view]", ".fl-thumbs button"):
+            boxes = [node.bounding_box() for node in explorer.locator(query).all()]
+            assert all(24 <= box["height"] <= 400 for box in boxes)
+        for d in (4, 41):  # given, and drawn
+            one.page.mouse.click(*middle(explorer, d))
+            assert state(explorer, "pixel") == d
+        assert [k for k, v in enumerate(state(explorer, "pixels")) if v] == [4]
+
+
+@in_browser
 def test_a_bar_of_the_bill_is_a_pixel(watch):
     explorer = browser.alone(watch(), CompletionExplorer())
     bill = explorer.locator("[data-bill]")
@@ -475,6 +554,7 @@ def test_pictures_completions_and_reset(watch):
         assert pixels in rows
         seen.add(pixels)
         assert all(tuple(y[:32]) == pixels[:32] for y in drawn(explorer))
+        assert adds_up(explorer)
     assert len(seen) == 7
     press(explorer, "border", 64)  # what was drawn is given
     press(explorer, "picture", 2)  # and this is a digit to judge
@@ -688,9 +768,30 @@ def test_pictures_of_any_form_become_presets():
 def test_a_state_is_restored_trait_by_trait():
     widget, fresh = CompletionExplorer(), CompletionExplorer()
     widget.given, widget.seed, widget.mean = 10, 77, True
-    for name, value in fresh.state().items():
+    state = json.loads(json.dumps(fresh.state()))
+    for name, value in state.items():
         setattr(widget, name, value)
-    assert widget.state() == fresh.state()
+    assert widget.state() == fresh.state() == state
+
+
+def test_what_the_page_computes_with_is_fixed():
+    widget = CompletionExplorer()
+    state = widget.state()
+    others = {
+        "network": {}, "shape": [4, 16], "pictures": [], "labels": ["a"] * 7, "typical": [],
+        "start": {}, "goal": {},
+    }  # fmt: skip
+    for name, other in others.items():
+        with pytest.raises(TraitError, match=f"{name}: it is fixed"):
+            setattr(widget, name, other)
+        with pytest.raises(TraitError, match="fixed"), widget.hold_trait_notifications():
+            setattr(widget, name, other)
+        assert widget.state() == state
+    for name in ("network", "typical", "start", "goal"):
+        with pytest.raises(TraitError, match=f"{name}: it is fixed"):
+            CompletionExplorer(**{name: {"a": 1} if name != "typical" else [1]})
+    widget.pixels[0] = 1  # in place
+    assert widget.start["pixels"][0] == 0
 
 
 @pytest.mark.parametrize(
@@ -712,11 +813,16 @@ def test_a_state_is_restored_trait_by_trait():
         (ValueError, "zeros and ones; a threshold", [None, torch.full((1, 64), 0.5)], {}),
         (ValueError, "expected 1 labels, got 2", [None, torch.zeros(1, 64)], {"labels": "ab"}),
         (ValueError, "expected 7 labels, got 1", [], {"labels": ["a"]}),
+        (ValueError, "expected 7 labels, got 0", [], {"labels": []}),
+        (ValueError, r"most 32 pixels a side, got \(1, 64\)", [], {"shape": (1, 64)}),
+        (ValueError, r"most 32 pixels a side, got \(33, 1\)", [make(33, 40)], {"shape": (33, 1)}),
         (TraitError, "pixels: expected 64 zeros and ones", [], {"pixels": [0] * 63}),
         (TraitError, "pixels: expected 64 zeros and ones", [], {"pixels": [2] * 64}),
         (TraitError, "pixels", [], {"pixels": ["a"] * 64}),
         (TraitError, "given: expected a whole number from 0 to 64, got 65", [], {"given": 65}),
         (TraitError, "given", [], {"given": 1.5}),
+        (TraitError, "given", [], {"given": [3]}),
+        (TraitError, "given", [], {"given": "3"}),
         (TraitError, "known: .* got -1", [], {"known": -1}),
         (TraitError, "chosen: .* from 0 to 7, got 8", [], {"chosen": 8}),
         (TraitError, "pixel: .* from 0 to 63, got 64", [], {"pixel": 64}),
@@ -728,7 +834,7 @@ def test_what_it_does_not_take(error, message, arguments, options):
         CompletionExplorer(*arguments, **options)
 
 
-def test_weights_that_are_not_finite_and_too_many_links():
+def test_weights_that_are_not_finite_and_too_many_links(monkeypatch):
     model = make(64, 80)
     with torch.no_grad():
         model.made.layers[0].bias[3] = torch.inf
@@ -736,3 +842,12 @@ def test_weights_that_are_not_finite_and_too_many_links():
         CompletionExplorer(model)
     with pytest.raises(ValueError, match=r"at most 100,000 links, got 12\d,\d\d\d"):
         CompletionExplorer(BernoulliMADE(256, (300, 300)), shape=(16, 16))
+    # They are counted before anything is copied, and are as many as travel.
+    model, shape, _ = MODELS["direct"]
+    links = len(base64.b64decode(CompletionExplorer(model, shape=shape).network["links"])) // 2
+    monkeypatch.setattr("flowlib.widgets.completion.MOST_LINKS", links)
+    CompletionExplorer(model, shape=shape)
+    monkeypatch.setattr("flowlib.widgets.completion.MOST_LINKS", links - 1)
+    monkeypatch.setattr("copy.deepcopy", None)
+    with pytest.raises(ValueError, match=f"got {links:,}$"):
+        CompletionExplorer(model, shape=shape)

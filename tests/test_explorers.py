@@ -3,8 +3,10 @@
 import base64
 
 import pytest
+import torch
 
-from flowlib import widgets
+from flowlib import ImageRealNVP, widgets
+from flowlib.widgets import CompletionExplorer, MaskExplorer, MultiscaleExplorer
 from tests import browser
 
 pytestmark = pytest.mark.browser
@@ -95,3 +97,23 @@ def test_two_of_the_same_live_on_one_page(watch, name):
     page.set_content(2 * getattr(widgets, name)()._repr_mimebundle_()[0]["text/html"])
     for k in range(2):
         page.locator('.fl-explorer[data-alive="true"]').nth(k).wait_for()
+
+
+def test_each_brings_the_styles_that_are_its_own(watch):
+    """Also when another explorer was there before."""
+    one = watch()
+    pages = [w()._repr_mimebundle_()[0]["text/html"] for w in (MaskExplorer, CompletionExplorer)]
+    one.page.set_content("".join(pages))
+    one.page.locator('.fl-explorer[data-alive="true"]').nth(1).wait_for()
+    for part in (".fl-made", ".fl-thumbs"):  # of the one, and of the other
+        shown = one.page.locator(part).first
+        assert shown.evaluate("e => getComputedStyle(e).display") == "grid"
+    assert one.page.locator("style#fl-style-base").count() == 1
+
+
+def test_what_a_label_says_is_left_as_it_is(watch):
+    labels = ["__ESM__ __STYLES__", "</script><!--<script>\"'&"]
+    flow, x = ImageRealNVP((1, 4, 4), n_scales=1, hidden=2), torch.rand(2, 1, 4, 4)
+    explorer = browser.alone(watch(), MultiscaleExplorer(flow, x, labels=labels))
+    shown = explorer.locator("[data-picture]").all_inner_texts()
+    assert shown == labels

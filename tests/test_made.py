@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 import pickle
 import warnings
 from unittest import mock
@@ -24,6 +25,7 @@ from flowlib import (
     random_degrees,
     ranks_of,
 )
+from flowlib.made import _cut_pairs
 
 
 def gen(seed):
@@ -281,15 +283,17 @@ def test_draws_carry_gradients(stretch, monkeypatch):
 
 def test_wide_layers_leave_out_blocks_of_zeros(monkeypatch):
     """With the same result, whichever end the ordering starts at."""
-    assert all(layer.spans for layer in MADE(513, (512,), direct=True).layers)
+    wide = MADE(513, (512,), direct=True)
+    assert all(layer.spans for layer in (*wide.layers, wide.direct))
     monkeypatch.setattr("flowlib.made.WIDE", 0)
-    for order in ("natural", "reversed"):
-        made = randomize(MADE(9, (16, 20), order=order, activation=torch.nn.Tanh))
+    for order, per in (("natural", 1), ("reversed", 2)):
+        made = MADE(9, (16, 20), per, order=order, activation=torch.nn.Tanh, direct=True)
+        randomize(made)
         x = torch.randn(3, 9, generator=gen(0)).double().requires_grad_()
         out = made(x)
         assert torch.autograd.gradgradcheck(made, x)
         assert all(layer.spans for layer in made.layers)
-        for layer in made.layers:
+        for layer in (*made.layers, made.direct):
             layer.spans = None
         torch.testing.assert_close(made(x), out)
     unsorted = randomize(MADE(9, (16, 20), order="random", degrees="random", generator=gen(0)))
@@ -298,6 +302,50 @@ def test_wide_layers_leave_out_blocks_of_zeros(monkeypatch):
     assert [layer.spans for layer in made.layers] == [layer.spans for layer in unsorted.layers]
     torch.testing.assert_close(made(x), unsorted(x))
     assert not any(layer.spans for layer in MADE(9, (16,), degrees="random", n_masks=2).layers)
+
+
+def test_blocks_are_those_of_the_mask_that_is_there(monkeypatch):
+    """Whoever brings other masks, by whatever door, gets the outputs of those."""
+    monkeypatch.setattr("flowlib.made.WIDE", 0)
+    one, other = (randomize(MADE(9, (16,), order=order)) for order in ("natural", "reversed"))
+    x = torch.randn(3, 9, generator=gen(0)).double()
+    params, buffers = torch.func.stack_module_state([one, other])
+    base = copy.deepcopy(one)
+    both = torch.func.vmap(lambda *state: torch.func.functional_call(base, state, (x,)))(
+        params, buffers
+    )
+    torch.testing.assert_close(both, torch.stack([one(x), other(x)]))
+    base.layers.load_state_dict(other.layers.state_dict())
+    torch.testing.assert_close(base(x), other(x))
+    for same in (copy.deepcopy(one), pickle.loads(pickle.dumps(one)), one.float()):
+        assert all(layer.spans and layer.mask is layer.spans_of for layer in same.layers)
+    # what draws go by is no tensor and cannot be put in another's place
+    state = dict(other.named_buffers())
+
+    def draw(dims, params):
+        return params[:, 0]
+
+    with pytest.raises(ValueError, match="the module's own ranks and degrees"):
+        torch.func.functional_call(_Drawing(one), {f"made.{k}": v for k, v in state.items()}, draw)
+    assert _Drawing(one)(draw).shape == (2, 9)  # after a change of dtype, too
+
+
+class _Drawing(torch.nn.Module):
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, draw):
+        return self.made.autoregress(draw, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks())
+def test_cut_pairs_are_those_without_a_path(made):
+    ranks = made.ranks[0]
+    joined = path_counts([layer.mask for layer in made.layers])[: made.dim] > 0
+    cut = _cut_pairs(ranks, *(m[0] for m in made.degrees))
+    assert torch.equal(cut, (ranks[:, None] > ranks) & ~joined)
 
 
 def test_a_start_that_keeps_the_variance():
@@ -433,6 +481,16 @@ def test_in_training_one_mask_is_taken_at_random_in_evaluation_all():
         torch.testing.assert_close(p, values.exp().mean(), rtol=1e-6, atol=0)
 
 
+def test_one_mask_can_be_asked_for():
+    model = randomize(BernoulliMADE(4, (8,), order="random", n_masks=3, generator=gen(0)))
+    x = (torch.rand(5, 4, generator=gen(1)) < 0.5).double()
+    one = torch.stack([model.log_prob(x, which=k) for k in range(3)])
+    torch.testing.assert_close(one.logsumexp(0) - math.log(3), model.eval().log_prob(x))
+    model.train()
+    vmapped = torch.func.vmap(lambda row: model.log_prob(row, which=2))(x)
+    torch.testing.assert_close(vmapped, one[2])
+
+
 def test_context_and_shapes():
     model = randomize(BernoulliMADE(5, (8,), context_dim=2))
     c = torch.randn(3, 2).double()
@@ -495,12 +553,27 @@ def test_one_coordinate_is_a_coin():
             lambda: MADE(3).autoregress(lambda d, p: p[:, 0], 5, given=torch.zeros(4, 1)),
             "of 5 rows",
         ),
-        (lambda: MADE(3).autoregress(lambda d, p: p[:, 0], 5, given=torch.zeros(5, 4)), "4 values"),
+        (
+            lambda: MADE(3).autoregress(lambda d, p: p[:, 0], 5, given=torch.zeros(5, 4)),
+            "expected 0 to 3 given values, got 4",
+        ),
         (
             lambda: BernoulliMADE(2, context_dim=1).sample(3, torch.tensor([float("nan")])),
             "finite values, got nan at context",
         ),
         (lambda: MADE(3, order=[1, 2]), r"or 3 whole numbers, got \[1, 2\]"),
+        (lambda: MADE((5,)), r"got dim=\(5,\)"),
+        (lambda: MADE(5, 8, n_masks=[2]), r"n_masks=\[2\]"),
+        (lambda: MADE(5, 8, [2]), r"outputs_per_dim=\[2\]"),
+        (lambda: MADE(5, 8, degrees=3), "whole numbers for hidden layers of .8. units, got 3"),
+        (lambda: MADE(3)(torch.zeros(2, 3), which=1), "which from 0 to 0, got 1"),
+        (lambda: BernoulliMADE(3).log_prob(torch.zeros(3), which=-1), "which from 0 to 0, got -1"),
+        (lambda: BernoulliMADE(3).log_prob(torch.zeros(3), given=[1]), r"given values, got \[1\]"),
+        (
+            lambda: BernoulliMADE(3).complete(torch.tensor(1.0)),
+            r"prefix of shape .* got shape \(\)",
+        ),
+        (lambda: cyclic_degrees(5.0, 1, 3), "whole numbers, .* got 5.0"),
         (lambda: MADE(3, order=[1.5, 2.0, 3.0]), "whole numbers"),
         (lambda: MADE(3, order="backwards"), "got 'backwards'"),
         (lambda: MADE(3, (2,), degrees=[[1, 3]]), r"from 1 to 2, for 3 ranks, got \[\[1, 3\]\]"),

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 
 import anywidget
@@ -77,10 +78,12 @@ class Explorer(anywidget.AnyWidget):
         picture = base64.b64encode(self.still().encode()).decode()
         boot = (HERE / "boot.js").read_text()
         values = {"KEY": key, "STATE": state, "ESM": self._esm, "STYLES": json.dumps(self._styles)}
-        for place, value in values.items():
-            # A string literal is safe inside <script> once no tag can end it.
-            literal = json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")
-            boot = boot.replace(f"__{place}__", literal)
+        # A string literal is safe inside <script> once no tag can end it.
+        literals = {
+            place: json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")
+            for place, value in values.items()
+        }
+        boot = re.sub(f"__({'|'.join(values)})__", lambda match: literals[match[1]], boot)
         return (
             f'<div class="fl-explorer" data-explorer="{name}" data-key="{key}">'
             f'<img alt="{html.escape(self.caption)}" width="640" '

@@ -21,21 +21,21 @@ function uniform(seed, k) {
 }
 
 // The weights as Python packed them: units in the order of their degrees, each with its bias and
-// its links to the first so many units of the layer before.
-function unpack({ ranks, degrees, direct, unit, links }) {
+// its links to the first so many units of the layer before, all in steps of one size.
+function unpack({ ranks, degrees, direct, units, links }) {
   const dim = ranks.length;
   const bytes = new DataView(Uint8Array.from(atob(links), (c) => c.charCodeAt(0)).buffer);
-  const weights = Float64Array.from({ length: bytes.byteLength / 2 }, (_, k) => bytes.getInt16(2 * k, true) * unit);
+  const weights = new Float64Array(bytes.byteLength / 2);
   const place = []; // which pixel is the first of the ordering, the second, ...
   ranks.forEach((rank, d) => (place[rank - 1] = d));
   // of each layer, inputs included, how many units have a degree up to 0, 1, ...
   const ends = [upTo(dim, 1), ...degrees].map((layer) => upTo(dim + 1).map((m) => layer.filter((degree) => degree <= m).length));
   ends[0] = upTo(dim + 1);
   const last = degrees.length;
-  let at = 0;
+  let [at, rows] = [0, 0];
   const row = (count, also = 0) => {
-    const start = at;
-    at += 1 + count + also;
+    const [start, unit] = [at, units[rows++]];
+    for (; at < start + 1 + count + also; at++) weights[at] = bytes.getInt16(2 * at, true) * unit;
     return { start, count, also };
   };
   const hidden = degrees.map((layer, l) => layer.map((m) => row(ends[l][m])));
@@ -105,6 +105,7 @@ function render({ model, el }) {
   const { dim, ranks, place } = net;
   const [height, width] = shape;
   const cell = SPAN / Math.max(height, width);
+  const gap = Math.min(2, cell / 5);
   const all = upTo(dim);
   const now = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
   const set = (changes) => {
@@ -155,11 +156,12 @@ function render({ model, el }) {
 
   // A view of all pixels: cells, marks, and a ring around the chosen pixel that takes the keys.
   function sheet(name, label, right) {
-    const box = [-4, -MARGIN, width * cell + 8 + right, height * cell + 2 * MARGIN];
+    // a narrow picture is as high as a square one, and has room at its right
+    const box = [-4, -MARGIN, SPAN + 8 + right, height * cell + 2 * MARGIN];
     const svg = make("svg:svg", { viewBox: box.join(" "), role: "group", "aria-label": label, "data-view": name, class: "fl-sheet" });
     const cells = all.map((d) => {
       const [x, y] = spot(d);
-      const face = make("svg:rect", { x: x + 1, y: y + 1, width: cell - 2, height: cell - 2, rx: Math.min(3, cell / 9) });
+      const face = make("svg:rect", { x: x + gap / 2, y: y + gap / 2, width: cell - gap, height: cell - gap, rx: Math.min(3, cell / 9) });
       const dot = make("svg:circle", { cx: x + cell / 2, cy: y + cell / 2, r: cell * 0.2 });
       return { face, dot };
     });
@@ -218,6 +220,8 @@ function render({ model, el }) {
     }
     picture.focusRing();
   };
+  // or the browser would take the focus away again
+  picture.svg.onmousedown = (event) => event.preventDefault();
   picture.svg.onpointermove = (event) => {
     const here = picture.at(event);
     if (brush === null) return event.pointerType === "touch" ? undefined : point(picture.under(here));
@@ -289,9 +293,11 @@ function render({ model, el }) {
 
   // Small pictures: three paths of cells each.
   const squares = (which) => which.map((d) => `M${(d % width)} ${Math.floor(d / width)}h1v1h-1z`).join("") || "M0 0";
+  const [wide, high] = [Math.max(width, height), Math.max(height, width / 2)]; // no thin strips
+  const thumbBox = [(width - wide) / 2, (height - high) / 2, wide, high].join(" ");
   function thumb() {
     const paths = ["fl-sheet-given", "fl-sheet-drawn", "fl-ink-given", "fl-ink-drawn"].map((name) => make("svg:path", { class: name }));
-    const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...paths);
+    const svg = make("svg:svg", { viewBox: thumbBox, "aria-hidden": "true" }, ...paths);
     const draw = (isInk, given, known) => {
       const groups = [[], [], [], []];
       for (const d of all) {
@@ -352,7 +358,8 @@ function render({ model, el }) {
   const account = ledger([-0.45 * dim, 0], [
     { name: "given", text: ["log p(given)"], color: "var(--fl-data)" },
     { name: "drawn", text: ["log p(drawn | given)"], color: "var(--fl-third)" },
-    { name: "total", text: [total] },
+    // With a digit less it is always a rounding of the sum of the two numbers as shown.
+    { name: "total", text: [total], digits: 1 },
   ]);
   const usual = make("p", { class: "fl-fine" });
 
@@ -409,7 +416,9 @@ function render({ model, el }) {
       const so = large.x[t] ? `ink, to which the model gives ${show(p)}` : `no ink, to which the model gives ${show(1 - p)}`;
       return `${name}you gave ${so}. It costs ${cost} nats.`;
     }
-    return `${name}p(ink) = ${show(p)}, and the random number u = ${show(u)} is ${large.x[t] ? "less: ink" : "not less: no ink"}. It costs ${cost} nats.`;
+    // with as many digits as tell the two apart
+    const digits = upTo(6, 2).find((n) => show(p, n) !== show(u, n)) ?? 6;
+    return `${name}p(ink) = ${show(p, digits)}, and the random number u = ${show(u, digits)} is ${large.x[t] ? "less: ink" : "not less: no ink"}. It costs ${cost} nats.`;
   }
 
   function judge(s, count) {

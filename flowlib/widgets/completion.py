@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor, nn
 
 from flowlib.flow import as_ints
-from flowlib.made import MADE, BernoulliMADE
+from flowlib.made import MADE, BernoulliMADE, MaskedLinear
 from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD
 from flowlib.trained import pretrained
 from flowlib.widgets.base import Explorer
@@ -21,8 +21,9 @@ from flowlib.widgets.base import Explorer
 __all__ = ["CompletionExplorer"]
 
 FEW, MANY = 8, 200  # completions that are shown, and of which the mean is taken
-STEPS = 32767  # of the weights' precision, from zero to the largest: what 16 bits hold
-MOST_PIXELS, MOST_PICTURES, MOST_LINKS = 256, 11, 100_000
+STEPS = 32767  # of the weights' precision, from zero to a unit's largest: what 16 bits hold
+MOST_PIXELS, MOST_A_SIDE, MOST_PICTURES, MOST_LINKS = 256, 32, 11, 100_000
+FIXED = ("network", "shape", "pictures", "labels", "typical", "start", "goal")
 
 
 class CompletionExplorer(Explorer):
@@ -35,8 +36,9 @@ class CompletionExplorer(Explorer):
     the effect of the paint.
 
     Only the links that the masks leave travel with the page, each as 16 bits: a whole number of
-    steps, 32,767 of them from zero to the largest weight. The book's model has 10,000 links and
-    makes a page of 98 kB; each thousand more add 2.7 kB. The page computes in float64.
+    steps, 32,767 of them from zero to the largest weight or bias of the unit that it leads to. The
+    book's model has 10,000 links and makes a page of 101 kB; each thousand more add 2.7 kB. The
+    page computes in float64.
 
     Args:
         model: a :class:`BernoulliMADE` on the pixels, row by row, in which every pixel has a rank
@@ -45,7 +47,7 @@ class CompletionExplorer(Explorer):
         pictures: what one may start from, ``(n, ...)``, zeros and ones, each of as many numbers as
             the model has. Of the first the upper half is there at the start. Without them they are
             test digits, and of another shape than theirs there is a blank sheet only.
-        shape: height and width of the pictures, at most 256 pixels.
+        shape: height and width of the pictures, at most 32 pixels a side and 256 in all.
         labels: what each picture is called, if not picture 1, picture 2, ...
         **traits: the attributes below.
 
@@ -83,7 +85,7 @@ class CompletionExplorer(Explorer):
     known = traitlets.Int(0).tag(sync=True)
     pixel = traitlets.Int(0).tag(sync=True)
     mean = traitlets.Bool(False).tag(sync=True)
-    # What the page computes with and starts from.
+    # What the page computes with and starts from; fixed once it is made.
     network = traitlets.Dict().tag(sync=True)
     shape = traitlets.List().tag(sync=True)
     pictures = traitlets.List().tag(sync=True)
@@ -100,6 +102,7 @@ class CompletionExplorer(Explorer):
         labels: Sequence[str] | None = None,
         **traits,
     ) -> None:
+        self._fixed: dict = {}
         if model is None:
             model = pretrained("binary-digits")
         self._made, self.network = _rounded(_require_simple(model))
@@ -120,13 +123,19 @@ class CompletionExplorer(Explorer):
         self.pixels = rows[0] if rows else [0] * dim
         self.given, self.known = dim // 2, dim
         given = traits.get("given", self.given)
-        if as_ints(given) is not None and 0 <= given <= dim:
+        if as_ints((given,)) is not None and 0 <= given <= dim:
             # one of the first that are drawn
             self.pixel = self._by_rank[min(given + self.shape[1] // 2, dim - 1)].item()
+        self._fixed = self._as_made()
         super().__init__(**traits)
-        moving = ("pixels", "given", "seed", "chosen", "known", "pixel", "mean")
-        self.start = {name: getattr(self, name) for name in moving}
+        self._fixed = {}
+        moving = ("given", "seed", "chosen", "known", "pixel", "mean")
+        self.start = {"pixels": list(self.pixels), **{name: getattr(self, name) for name in moving}}
         self.goal = self._find_goal()
+        self._fixed = self._as_made()
+
+    def _as_made(self) -> dict:
+        return copy.deepcopy({name: getattr(self, name) for name in FIXED})
 
     @property
     def caption(self) -> str:
@@ -157,6 +166,16 @@ class CompletionExplorer(Explorer):
                 f"pixels: expected {dim} zeros and ones, got {proposal.value}"
             )
         return list(pixels)
+
+    @traitlets.validate(*FIXED)
+    def _same(self, proposal):
+        name = proposal.trait.name
+        if name in self._fixed and proposal.value != self._fixed[name]:
+            raise traitlets.TraitError(
+                f"{name}: it is fixed once the explorer is made; another CompletionExplorer can "
+                "have another"
+            )
+        return proposal.value
 
     def __repr__(self) -> str:
         h, w = self.shape
@@ -297,7 +316,9 @@ def _digits(model: BernoulliMADE, labels) -> tuple[Tensor, Sequence[str], list[f
         log_p = model.log_prob(x.to(next(model.parameters()).device)).double().cpu()
     ends = log_p.quantile(torch.tensor([0.05, 0.95]).double()).tolist()
     typical = [round(value, 1) for value in [log_p.mean().item(), *ends]]
-    return x[rows], labels or [f"digit {digit}" for digit in names], typical
+    if labels is None:
+        labels = [f"digit {digit}" for digit in names]
+    return x[rows], labels, typical
 
 
 def _require_simple(model) -> MADE:
@@ -325,9 +346,19 @@ def _require_simple(model) -> MADE:
             f"CompletionExplorer: expected a rank of its own for each of {made.dim} pixels, got "
             f"{int(made.ranks.max())} ranks"
         )
+    links = sum(int(l.mask.count_nonzero()) for l in _masked(made))
+    links += sum(len(l.bias) for l in made.layers)
+    if links > MOST_LINKS:
+        raise ValueError(
+            f"CompletionExplorer: expected a model of at most {MOST_LINKS:,} links, got {links:,}"
+        )
     if not all(weights.isfinite().all() for weights in made.parameters()):
         raise ValueError("CompletionExplorer: the model has weights that are not finite")
     return made
+
+
+def _masked(made: MADE) -> list[MaskedLinear]:
+    return [*made.layers, *([made.direct] if made.direct is not None else [])]
 
 
 def _as_shape(shape, dim: int) -> list[int]:
@@ -336,6 +367,11 @@ def _as_shape(shape, dim: int) -> list[int]:
         raise ValueError(
             f"CompletionExplorer: expected a shape (height, width) of {dim} pixels, as the model "
             f"has them, got {shape}"
+        )
+    if max(sides) > MOST_A_SIDE:
+        raise ValueError(
+            f"CompletionExplorer: expected a shape of at most {MOST_A_SIDE} pixels a side, got "
+            f"{shape}"
         )
     return list(sides)
 
@@ -373,38 +409,41 @@ def _rounded(made: MADE) -> tuple[MADE, dict]:
     output in the end those from the inputs directly.
     """
     made = copy.deepcopy(made).to("cpu", torch.float64)
-    masked = [*made.layers, *([made.direct] if made.direct is not None else [])]
-    for layer in masked:
+    for layer in _masked(made):
         layer.weight.copy_(layer.masked_weight())
-    unit = max(w.abs().max().item() for layer in masked for w in layer.parameters()) / STEPS
-    unit = unit or 1.0
-    for layer in masked:
-        for weights in layer.parameters():
-            weights.copy_((weights / unit).round() * unit)
     degrees = [made.ranks[0], *(of_layer[0] for of_layer in made.degrees)]
     sorted_units = [m.argsort(stable=True) for m in degrees]
+    units: list[float] = []
     numbers: list[Tensor] = []
     for l, layer in enumerate(made.layers):
         outputs = l + 1 == len(made.layers)
+        parts = [layer.bias[:, None], layer.weight]
+        if outputs and made.direct is not None:
+            parts.append(made.direct.weight)
+        rows = torch.cat(parts, 1)
+        # six digits are short, and do not take the largest beyond its steps; nor has a row of
+        # zeros a unit of zero
+        largest = rows.abs().amax(1).clamp(min=1e-300)
+        unit = rows.new_tensor([float(f"{v / STEPS:.6g}") for v in largest.tolist()])
+        steps = (rows / unit[:, None]).round()
+        for part, rounded in zip(
+            parts, (steps * unit[:, None]).split([part.shape[1] for part in parts], 1), strict=True
+        ):
+            part.copy_(rounded)
         before, after = sorted_units[l], sorted_units[0 if outputs else l + 1]
         for u in after.tolist():
             # an output sees what is of a smaller degree, a hidden unit of its own, too
             most = degrees[0][u] - 1 if outputs else degrees[l + 1][u]
             seen = before[: int((degrees[l] <= most).sum())]
-            numbers += [layer.bias[u, None], layer.weight[u, seen]]
-            if outputs and made.direct is not None:
-                numbers.append(made.direct.weight[u, after[:most]])
-    links = (torch.cat(numbers) / unit).round()
-    if len(links) > MOST_LINKS:
-        raise ValueError(
-            f"CompletionExplorer: expected a model of at most {MOST_LINKS:,} links, got "
-            f"{len(links):,}"
-        )
+            numbers += [steps[u, :1], steps[u, 1 + seen]]
+            if len(parts) == 3:
+                numbers.append(steps[u, 1 + len(before) + after[:most]])
+        units += unit[after].tolist()
     network = {
         "ranks": degrees[0].tolist(),
         "degrees": [m.sort().values.tolist() for m in degrees[1:]],
         "direct": made.direct is not None,
-        "unit": unit,
-        "links": base64.b64encode(links.numpy().astype("<i2").tobytes()).decode(),
+        "units": units,
+        "links": base64.b64encode(torch.cat(numbers).numpy().astype("<i2").tobytes()).decode(),
     }
     return made, network
