@@ -299,8 +299,11 @@ def test_torch_func(case):
 
 
 def test_compile(case):
+    # Of the longest graphs the first half of compilation has to do, for it takes half a minute.
+    short = len(list(case.b.modules())) < 200
     for f, x in case.both(3):
-        compiled = torch.compile(f, backend="aot_eager", fullgraph=True)
+        backend = "aot_eager" if short else "eager"
+        compiled = torch.compile(f, backend=backend, fullgraph=True)
         for got, expected in zip(compiled(x), f(x), strict=True):
             torch.testing.assert_close(got, expected)
 
