@@ -1,47 +1,36 @@
 """flowlib: normalizing flows in PyTorch, the library under the book."""
 
+from flowlib.bases import DiagonalNormal, MultivariateNormal, StandardNormal
 from flowlib.checks import holds
 from flowlib.coupling import (
     NICE,
-    ActNorm,
-    Additive,
-    Affine,
-    BatchNorm,
     Coupling,
+    MaskedCoupling,
     RealNVP,
     alternating_mask,
     half_mask,
     random_mask,
 )
-from flowlib.flow import (
-    Bijection,
-    Compose,
-    DiagonalNormal,
-    ElementwiseAffine,
-    Flow,
-    Inverse,
-    LeakyReLU,
-    Logit,
-    LULinear,
-    MultivariateNormal,
-    Permutation,
-    Sigmoid,
-    Softplus,
-    StandardNormal,
-)
+from flowlib.flow import Bijection, Compose, Density, Flow, Inverse
 from flowlib.images import (
     Dequantize,
     FactorOut,
     Flatten,
     ImageRealNVP,
-    MaskedCoupling,
     Squeeze,
     checkerboard_mask,
 )
-from flowlib.made import (
-    MADE,
-    BernoulliMADE,
-    MaskedLinear,
+from flowlib.made import MADE, BernoulliMADE, MaskedLinear
+from flowlib.maps import (
+    ElementwiseAffine,
+    LeakyReLU,
+    Logit,
+    LULinear,
+    Permutation,
+    Sigmoid,
+    Softplus,
+)
+from flowlib.masks import (
     cyclic_degrees,
     hidden_mask,
     output_mask,
@@ -50,8 +39,10 @@ from flowlib.made import (
     ranks_of,
 )
 from flowlib.nn import MLP, ConvNet, Hardtanh
+from flowlib.normalization import ActNorm, BatchNorm
 from flowlib.trained import pretrained
-from flowlib.training import History, fit, fit_variational
+from flowlib.training import History, TrainingOptions, fit, fit_variational
+from flowlib.transformers import Additive, Affine, Transformer
 
 __all__ = [
     "MADE",
@@ -66,6 +57,7 @@ __all__ = [
     "Compose",
     "ConvNet",
     "Coupling",
+    "Density",
     "Dequantize",
     "DiagonalNormal",
     "ElementwiseAffine",
@@ -88,6 +80,8 @@ __all__ = [
     "Softplus",
     "Squeeze",
     "StandardNormal",
+    "TrainingOptions",
+    "Transformer",
     "alternating_mask",
     "checkerboard_mask",
     "cyclic_degrees",

@@ -8,6 +8,7 @@ turns on the check itself: it asks whether the same comparison would have notice
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ __all__ = ["CASES", "holds"]
 CASES = 100  # an equation is checked on at least this many random cases
 
 
-def holds(tag: str, lhs, rhs, *, tol: float = 1e-10) -> None:
+def holds(tag: str, lhs: Any, rhs: Any, *, tol: float = 1e-10) -> None:
     """Check that two sides of an equation agree, case by case, and say so.
 
     The comparison is absolute for values below 1 and relative above. After it has passed, it is
@@ -32,9 +33,9 @@ def holds(tag: str, lhs, rhs, *, tol: float = 1e-10) -> None:
         tol: the largest error that rounding may explain.
 
     Raises:
-        ValueError: if the check is none: too few cases, not float64, different shapes, values
-            that are not finite, two names for one tensor, a tolerance that forgives an error of
-            1 %.
+        ValueError: if the check would prove nothing: too few cases, not float64, different shapes,
+            values that are not finite, two names for one tensor, a tolerance that forgives an
+            error of 1 %.
         AssertionError: if the equation does not hold; it names the worst case.
 
     Example:
@@ -59,7 +60,7 @@ def holds(tag: str, lhs, rhs, *, tol: float = 1e-10) -> None:
     print(f"({tag}) holds on {len(lhs)} random cases, to {tol:g}.")
 
 
-def _side(tag: str, name: str, values) -> np.ndarray:
+def _side(tag: str, name: str, values: Any) -> Any:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     values = np.asarray(values)
@@ -75,7 +76,7 @@ def _side(tag: str, name: str, values) -> np.ndarray:
     return values
 
 
-def _error(lhs: np.ndarray, rhs: np.ndarray) -> np.ndarray:
+def _error(lhs: np.ndarray, rhs: np.ndarray) -> Any:
     return np.abs(lhs - rhs) / np.maximum(1.0, np.maximum(np.abs(lhs), np.abs(rhs)))
 
 

@@ -15,33 +15,26 @@ This is the code of chapter 2.
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowlib.flow import (
-    Bijection,
-    Compose,
-    ElementwiseAffine,
-    Flow,
-    Permutation,
-    StandardNormal,
-    as_event_shape,
-    as_ints,
-    require_event,
-    sum_event,
-)
+from flowlib.arguments import as_count, as_event_shape, seen
+from flowlib.bases import StandardNormal
+from flowlib.flow import Bijection, Compose, Flow, sum_event
+from flowlib.maps import ElementwiseAffine, Permutation
 from flowlib.nn import MLP
+from flowlib.normalization import ActNorm
+from flowlib.structure import Structured
+from flowlib.transformers import Additive, Affine, Transformer
 
 __all__ = [
     "NICE",
-    "ActNorm",
-    "Additive",
-    "Affine",
-    "BatchNorm",
     "Coupling",
+    "MaskedCoupling",
     "RealNVP",
     "alternating_mask",
     "half_mask",
@@ -87,86 +80,70 @@ def random_mask(dim: int, generator: torch.Generator | None = None) -> Tensor:
     return mask
 
 
-# --- transformers: a monotone map of one coordinate, with parameters from outside ------------
+# --- the layers ---------------------------------------------------------------------------
 
 
-class Additive(nn.Module):
-    """``z = x + t``: a transformer with one parameter a coordinate, of slope 1.
+class _CouplingLayer(Bijection, Structured):
+    """What both forms share: the mask, which is saved with the weights, and the two directions."""
 
-    Source: Dinh, Krueger and Bengio (2015), section 3.2.
-    """
+    kept: Tensor
 
-    n_params = 1
-
-    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
-        return x + params, torch.zeros_like(x)
-
-    def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return z - params, torch.zeros_like(z)
-
-
-class Affine(nn.Module):
-    r"""``z = x exp(s) + t``: a transformer with two parameters a coordinate.
-
-    The log-scale is bounded on both sides, ``s = low + width * sigmoid(s')`` with learned ``low``
-    and ``width`` for each coordinate, so that a single outlier cannot make it explode and it can
-    expand as well as shrink. They start at ``-bound`` and ``2 * bound``, where this is
-    ``bound * tanh(s' / 2)``: at ``s' = t = 0`` it is the identity.
-
-    Args:
-        dim: how many coordinates it moves; of images, how many channels, whose pixels share
-            their bounds.
-        bound: where the bounds on the log-scale start.
-
-    Raises:
-        ValueError: if ``bound`` is not positive.
-
-    Example:
-        >>> affine = Affine(1)
-        >>> z, log_slope = affine(torch.tensor([[2.0]]), torch.tensor([[0.5, 1.0]]))
-        >>> torch.allclose(z, 2 * log_slope.exp() + 1)
-        True
-
-    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.2 and its appendix.
-    """
-
-    n_params = 2
-
-    def __init__(self, dim: int, bound: float = 0.5) -> None:
+    def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
         super().__init__()
-        if not 0 < bound < math.inf:
-            raise ValueError(f"Affine: expected a positive bound, got {bound}")
-        (dim,) = as_event_shape(dim)
-        self.low = nn.Parameter(torch.full((dim,), -float(bound)))
-        self.width = nn.Parameter(torch.full((dim,), 2.0 * bound))
+        mask = torch.as_tensor(mask)
+        if mask.dim() < 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
+            raise ValueError(
+                f"{type(self).__name__}: expected a mask of bools of an event's shape, some True "
+                f"(kept) and some False (moved), got {mask.dtype} of shape {tuple(mask.shape)} "
+                f"with {int(mask.sum())} of {mask.numel()} kept"
+            )
+        self.conditioner = conditioner
+        self.transformer: Any = transformer
+        self.n_kept = int(mask.sum())
+        # a copy, since the caller's may change; numbers, since bools cannot be averaged
+        self.register_structure(kept=mask.to(torch.uint8, copy=True))
 
-    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``z`` and the logarithm of the slope at each coordinate, both of the shape of ``x``."""
-        log_scale, shift = self._read(params)
-        return torch.addcmul(shift, x, log_scale.exp()), log_scale
+    def check_structure(self, **loaded: Tensor) -> None:
+        mask = loaded["kept"].bool()  # casting a whole state may have changed its dtype
+        if mask.shape != self.kept.shape or mask.sum() != self.n_kept:
+            raise ValueError(
+                f"{type(self).__name__}: expected a saved mask of shape {tuple(self.kept.shape)} "
+                f"with {self.n_kept} kept, got shape {tuple(mask.shape)} with {int(mask.sum())}"
+            )
 
-    def inverse(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._read(params)
-        return (z - shift) * (-log_scale).exp(), -log_scale
+    def _require_dim(self, count: int) -> None:
+        dim = getattr(self.transformer, "dim", None)
+        if dim not in (None, count):
+            raise ValueError(
+                f"{type(self).__name__}: expected a transformer of {count} coordinates or "
+                f"channels, got {type(self.transformer).__name__}({dim})"
+            )
 
-    def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        raw, shift = params.chunk(2, dim=1)
-        require_event("Affine", raw, self.low.shape + raw.shape[2:])
-        low, width = (_on_places(bound, raw) for bound in (self.low, self.width))
-        # the sigmoid is on a CPU five times as fast as tanh
-        return torch.addcmul(low, width, raw.sigmoid()), shift
+    @property
+    def mask(self) -> Tensor:
+        """Bool, what is kept."""
+        return self.kept.bool()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.transformer.forward, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.transformer.inverse, z, context)
+
+    @abstractmethod
+    def _move(
+        self, transform: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keep what is kept, and transform the rest."""
+
+    def dependence(self, dim: int, inverse: bool = False) -> Tensor | None:
+        mask = self.mask.cpu()
+        if mask.shape != (dim,):
+            return None
+        return torch.eye(dim, dtype=torch.bool) | (~mask[:, None] & mask)
 
 
-def _on_places(values: Tensor, like: Tensor) -> Tensor:
-    """``(C,)`` as ``(C, 1, 1)`` for a batch of images, as it is for vectors."""
-    return values.reshape(values.shape + (1,) * (like.dim() - 2))
-
-
-# --- the layer ----------------------------------------------------------------------------
-
-
-class Coupling(Bijection):
+class Coupling(_CouplingLayer):
     """A coupling layer on vectors, or on the channels of images.
 
     Args:
@@ -175,13 +152,13 @@ class Coupling(Bijection):
         conditioner: a module from ``(batch, kept)``, or ``(batch, kept + C)`` with a context, to
             ``(batch, n_params * moved)``, all first parameters first. It need not be invertible.
             Of images both arrays end in ``(H, W)``, and the context is the same at each pixel.
-        transformer: :class:`Additive` or :class:`Affine`, or another with ``n_params``,
-            ``forward`` and ``inverse``.
-        places: ``()`` for vectors, ``(H, W)`` for images ``(D, H, W)``.
+        transformer: :class:`Additive` or :class:`Affine`, or another
+            :class:`~flowlib.transformers.Transformer` of the coordinates that move.
+        image_shape: ``()`` for vectors, ``(H, W)`` for images ``(D, H, W)``.
 
     Raises:
-        ValueError: if the mask is not as above, or, when it is used, the conditioner makes another
-            number of parameters.
+        ValueError: if the mask is not as above, or the transformer is of another number of
+            coordinates; in use, if the conditioner makes another number of parameters.
 
     Example:
         >>> layer = Coupling(half_mask(4), MLP(2, (16,), 4), Affine(2))
@@ -197,74 +174,114 @@ class Coupling(Bijection):
         mask: Tensor,
         conditioner: nn.Module,
         transformer: nn.Module,
-        places: Sequence[int] = (),
+        image_shape: Sequence[int] = (),
     ) -> None:
-        super().__init__()
-        mask = torch.as_tensor(mask)
-        if mask.dim() != 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
+        super().__init__(mask, conditioner, transformer)
+        if self.kept.dim() != 1:
             raise ValueError(
-                "Coupling: expected a mask (D,) of bools, some True (kept) and some False "
-                f"(moved), got {mask.tolist()}"
+                f"Coupling: expected a mask (D,), got shape {tuple(self.kept.shape)}; "
+                "MaskedCoupling takes masks of any shape"
             )
-        self.conditioner = conditioner
-        self.transformer = transformer
-        self.register_buffer("kept", mask.nonzero()[:, 0], persistent=False)
-        self.register_buffer("moved", (~mask).nonzero()[:, 0], persistent=False)
-        self.event_shape = as_event_shape([len(mask), *places])
-        # Halves are taken and put together as slices, which is faster than by their indices.
-        self.sizes = _runs(mask)
+        self.event_shape = as_event_shape([len(self.kept), *image_shape])
+        self._require_dim(len(self.kept) - self.n_kept)
 
-    @property
-    def mask(self) -> Tensor:
-        """``(D,)``, bool: which coordinates are kept."""
-        nothing = torch.zeros(self.event_shape[0], dtype=torch.bool, device=self.kept.device)
-        return nothing.index_fill(0, self.kept, True)
+    def prepare(self) -> None:
+        """Find whether two halves can be taken as slices, which is faster than by indices."""
+        mask = self.mask
+        ends = mask.diff().nonzero()
+        self._halves: tuple[int, int, bool] | None = None  # their sizes, and if the first is kept
+        if len(ends) == 1:
+            first = int(ends) + 1
+            self._halves = (first, len(mask) - first, bool(mask[0]))
 
-    def get_extra_state(self) -> Tensor:
-        """The mask, saved with the weights, which are of no use under another one."""
-        return self.mask
+    def _move(
+        self, transform: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if self._halves is not None and self.is_prepared:
+            *sizes, first_is_kept = self._halves
+            kept, moving = x.split(sizes, 1) if first_is_kept else reversed(x.split(sizes, 1))
+            moved, log_slope = self._transformed(transform, kept, moving, context)
+            halves = (kept, moved) if first_is_kept else (moved, kept)
+            return torch.cat(halves, 1), sum_event(log_slope)
+        order = self._kept_first()
+        kept, moving = x.index_select(1, order).tensor_split([self.n_kept], 1)
+        moved, log_slope = self._transformed(transform, kept, moving, context)
+        z = torch.cat((kept, moved), 1).index_select(1, order.argsort())
+        return z, sum_event(log_slope)
 
-    def set_extra_state(self, mask: Tensor) -> None:
-        mask = mask.to(self.kept.device, torch.bool)  # casting a whole state may have changed it
-        if mask.shape != self.event_shape[:1] or mask.all() or not mask.any():
+    def _kept_first(self) -> Tensor:
+        """The coordinates in the order in which those that are kept come first."""
+        if not self.is_prepared and seen(self.kept.sum()) not in (None, self.n_kept):
             raise ValueError(
-                f"Coupling: expected a saved mask of {self.event_shape[0]} coordinates, some kept "
-                f"and some moved, got {mask.tolist()}"
+                f"Coupling: expected a mask with {self.n_kept} coordinates kept in the place of "
+                f"the module's own, got {int(self.kept.sum())}"
             )
-        self.kept, self.moved = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-        self.sizes = _runs(mask)
+        return self.kept.argsort(descending=True, stable=True)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.transformer.forward, x, context)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.transformer.inverse, z, context)
-
-    def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        require_event("Coupling", x, self.event_shape)
-        kept, moving = self._split(x)
-        params = self.conditioner(beside(kept, context))
+    def _transformed(
+        self,
+        transform: Callable[..., tuple[Tensor, Tensor]],
+        kept: Tensor,
+        moving: Tensor,
+        context: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        params = self.conditioner(with_context(kept, context))
         require_params("Coupling", params, self.transformer.n_params, moving)
-        moved, log_slope = transform(moving, params)
-        return self._join(x, kept, moved), sum_event(log_slope)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.sizes is None:
-            return x.index_select(1, self.kept), x.index_select(1, self.moved)
-        first, second = x.split(self.sizes[:2], 1)
-        return (first, second) if self.sizes[2] else (second, first)
-
-    def _join(self, x: Tensor, kept: Tensor, moved: Tensor) -> Tensor:
-        if self.sizes is None:
-            return x.index_copy(1, self.moved, moved)
-        return torch.cat((kept, moved) if self.sizes[2] else (moved, kept), 1)
+        return transform(moving, params)
 
 
-def beside(x: Tensor, context: Tensor | None) -> Tensor:
-    """What a conditioner reads: ``x (batch, C, ...)`` and a context, the same at each pixel."""
+class MaskedCoupling(_CouplingLayer):
+    r"""A coupling layer with any mask on an array of any shape.
+
+    The conditioner reads the whole array, with zeros where values move, so that a convolution sees
+    what was kept at its place. It also writes numbers for all of them, and half of its work is
+    thrown away: :class:`Coupling` is cheaper where whole channels are kept.
+
+    .. math:: z = b \odot x + (1 - b) \odot \big(x \odot e^{s(b \odot x)} + t(b \odot x)\big)
+
+    Args:
+        mask: bool, of the shape of one event: what is kept. Some must be, and some must not.
+        conditioner: a module from ``(batch, *event)``, with a context's numbers as further
+            channels, to ``(batch, n_params * C, ...)``, all first parameters first.
+        transformer: such as ``Affine(C)``.
+
+    Raises:
+        ValueError: if the mask is not as above, or the transformer is of another number of
+            channels; and, when it is used, if the conditioner makes another number of parameters.
+
+    Example:
+        >>> layer = MaskedCoupling(alternating_mask(5), MLP(5, 16, 10), Affine(5))
+        >>> z, log_det = layer(torch.randn(3, 5))
+        >>> z.shape, log_det.shape
+        (torch.Size([3, 5]), torch.Size([3]))
+
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.4, eq. 9.
+    """
+
+    def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
+        super().__init__(mask, conditioner, transformer)
+        self.event_shape = torch.Size(self.kept.shape)
+        self._require_dim(self.event_shape[0])
+
+    def _move(
+        self, transform: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        mask = self.mask
+        params = self.conditioner(with_context(x.masked_fill(~mask, 0.0), context))
+        require_params("MaskedCoupling", params, self.transformer.n_params, x)
+        # Zeros where nothing moves: what is thrown away must not overflow either.
+        params = params.unflatten(1, (self.transformer.n_params, -1)).masked_fill(mask, 0.0)
+        moved, log_slope = transform(x, params.flatten(1, 2))
+        return torch.where(mask, x, moved), sum_event(log_slope.masked_fill(mask, 0.0))
+
+
+def with_context(x: Tensor, context: Tensor | None) -> Tensor:
+    """What a conditioner reads: ``x (batch, C, ...)`` and the context, the same at each pixel."""
     if context is None:
         return x
-    return torch.cat([x, _on_places(context, x).expand(*context.shape, *x.shape[2:])], 1)
+    pixels = x.shape[2:]
+    context = context.reshape(*context.shape, *(1 for _ in pixels)).expand(*context.shape, *pixels)
+    return torch.cat([x, context], 1)
 
 
 def require_params(where: str, params: Tensor, n_params: int, moving: Tensor) -> None:
@@ -277,168 +294,6 @@ def require_params(where: str, params: Tensor, n_params: int, moving: Tensor) ->
             f"{where}: {count} {what} to move with {n_params} parameters each, and the "
             f"conditioner made {made}"
         )
-
-
-def _runs(mask: Tensor) -> tuple[int, int, bool] | None:
-    """The sizes of a mask's two halves, and whether the first is kept; None if it has no two."""
-    ends = mask.diff().nonzero()
-    return (
-        (ends.item() + 1, len(mask) - ends.item() - 1, mask[0].item()) if len(ends) == 1 else None
-    )
-
-
-# --- normalization between the layers -------------------------------------------------------
-
-
-class ActNorm(Bijection):
-    """A shift and a scale for each coordinate (or channel), started from a batch of data.
-
-    :meth:`Flow.initialize` sets them so that this batch leaves with mean 0 and deviation 1; from
-    then on they are weights like any others. Before, it is the identity, and only the identity
-    is ever started: weights that were trained or loaded stay as they are.
-
-    Args:
-        event_shape: the shape of one data point; of an image, channels first.
-
-    Example:
-        >>> norm = ActNorm(2)
-        >>> x = torch.randn(100, 2) * 5 + 3
-        >>> norm.initialize(x)
-        >>> z, _ = norm(x)
-        >>> bool(z.mean(0).abs().max() < 1e-5), bool((z.std(0) - 1).abs().max() < 1e-2)
-        (True, True)
-
-    Source: Kingma and Dhariwal (2018), section 3.1.
-    """
-
-    def __init__(self, event_shape: int | Sequence[int]) -> None:
-        super().__init__()
-        self.event_shape = as_event_shape(event_shape)
-        self.shift = nn.Parameter(torch.zeros(self._shape()))
-        self.log_scale = nn.Parameter(torch.zeros(self._shape()))
-
-    def _shape(self) -> tuple[int, ...]:
-        return (self.event_shape[0], *(1 for _ in self.event_shape[1:]))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("ActNorm", x, self.event_shape)
-        return torch.addcmul(self.shift, x, self.log_scale.exp()), self._log_det(x)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("ActNorm", z, self.event_shape)
-        return (z - self.shift) * (-self.log_scale).exp(), -self._log_det(z)
-
-    def _log_det(self, x: Tensor) -> Tensor:
-        places = math.prod(self.event_shape[1:])
-        return (places * self.log_scale.sum()).expand(x.shape[0])
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        require_event("ActNorm", x, self.event_shape)
-        if self.shift.any() or self.log_scale.any() or x.numel() <= x.shape[1]:
-            return
-        others = [d for d in range(x.dim()) if d != 1]
-        deviation, mean = torch.std_mean(x, others, correction=0)
-        # A coordinate that never changes is only moved; what scale it has, nobody can tell.
-        changes = deviation > 8 * torch.finfo(x.dtype).eps * mean.abs()
-        log_scale = torch.where(changes, -deviation.log(), 0.0)
-        self.shift.copy_((-mean * log_scale.exp()).reshape(self._shape()))
-        self.log_scale.copy_(log_scale.reshape(self._shape()))
-
-
-class BatchNorm(Bijection):
-    r"""Batch normalization as a bijection, of each coordinate or channel.
-
-    In evaluation the running mean and variance make it an affine map like any other. In training
-    the batch's own are used, with their gradient. Then the map of a whole batch is no bijection:
-    rows depend on one another and the batch's mean is lost, so :meth:`inverse` refuses.
-
-    .. math:: \log|\det| = H W \sum_c \left(\gamma_c - \tfrac12 \log(\sigma_c^2 + \epsilon)\right)
-
-    Args:
-        event_shape: the shape of one data point; of an image, channels first.
-        momentum: the share of a new batch in the running statistics.
-        epsilon: added to the variance.
-
-    Raises:
-        ValueError: in training, on a batch with a single value for a channel.
-        RuntimeError: from :meth:`inverse` in training.
-
-    Example:
-        >>> norm = BatchNorm(2)
-        >>> z, _ = norm(torch.randn(50, 2) + 7)
-        >>> bool(z.mean(0).abs().max() < 1e-5)
-        True
-
-    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.7 and appendix E.
-    """
-
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        momentum: float = 0.1,
-        epsilon: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        self.event_shape = as_event_shape(event_shape)
-        if not 0 < momentum <= 1 or not epsilon > 0:
-            raise ValueError(
-                "BatchNorm: expected momentum in (0, 1] and a positive epsilon, "
-                f"got {momentum} and {epsilon}"
-            )
-        self.momentum, self.epsilon = momentum, epsilon
-        shape = (self.event_shape[0], *(1 for _ in self.event_shape[1:]))
-        self.shift = nn.Parameter(torch.zeros(shape))
-        self.log_scale = nn.Parameter(torch.zeros(shape))
-        self.register_buffer("running_mean", torch.zeros(shape))
-        self.register_buffer("running_var", torch.ones(shape))
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Take the running statistics from a batch, unless there are some: without, the first
-        hundred steps are lost."""
-        require_event("BatchNorm", x, self.event_shape)
-        fresh = not self.running_mean.any() and bool((self.running_var == 1).all())
-        if fresh and x.numel() > x.shape[1]:
-            others = [d for d in range(x.dim()) if d != 1]
-            var, mean = torch.var_mean(x, others, correction=0, keepdim=True)
-            self.running_mean.copy_(mean[0])
-            self.running_var.copy_(var[0])
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("BatchNorm", x, self.event_shape)
-        if self.training:
-            if x.numel() <= x.shape[1]:
-                raise ValueError(
-                    "BatchNorm: in training the batch's variance is needed, and a batch of shape "
-                    f"{tuple(x.shape)} has one value for each channel or none; use eval()"
-                )
-            others = [d for d in range(x.dim()) if d != 1]
-            # The same, biased variance for the batch and for the running one.
-            var, mean = torch.var_mean(x, others, correction=0, keepdim=True)
-            var, mean = var[0], mean[0]
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
-        else:
-            var, mean = self.running_var, self.running_mean
-        log_slope = self.log_scale - 0.5 * (var + self.epsilon).log()
-        return (x - mean) * log_slope.exp() + self.shift, self._log_det(log_slope, x)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self.training:
-            raise RuntimeError(
-                "BatchNorm: with a batch's own statistics the map has no inverse; call eval() "
-                "first, or use ActNorm where a flow is trained by its own samples"
-            )
-        require_event("BatchNorm", z, self.event_shape)
-        log_slope = self.log_scale - 0.5 * (self.running_var + self.epsilon).log()
-        x = (z - self.shift) * (-log_slope).exp() + self.running_mean
-        return x, -self._log_det(log_slope, z)
-
-    def _log_det(self, log_slope: Tensor, x: Tensor) -> Tensor:
-        places = math.prod(self.event_shape[1:])
-        return (places * log_slope.sum()).expand(x.shape[0])
 
 
 # --- ready flows --------------------------------------------------------------------------
@@ -474,14 +329,16 @@ class NICE(Flow):
         event_shape: int | Sequence[int],
         n_layers: int = 6,
         hidden: int | Sequence[int] = (64, 64),
+        *,
         context_dim: int = 0,
     ) -> None:
-        dim = _coupled_dim("NICE", event_shape, n_layers, context_dim)
-        layers = _couplings(dim, n_layers, hidden, context_dim, lambda moved: Additive())
+        dim = _coupled_dim("NICE", event_shape)
+        layers = _couplings("NICE", dim, n_layers, hidden, context_dim, lambda moved: Additive())
         super().__init__(
-            Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]), StandardNormal(dim)
+            Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]),
+            StandardNormal(dim),
+            context_dim=context_dim,
         )
-        self.context_dim = context_dim
 
 
 class RealNVP(Flow):
@@ -513,21 +370,26 @@ class RealNVP(Flow):
         event_shape: int | Sequence[int],
         n_layers: int = 6,
         hidden: int | Sequence[int] = (64, 64),
+        *,
         context_dim: int = 0,
     ) -> None:
-        dim = _coupled_dim("RealNVP", event_shape, n_layers, context_dim)
-        layers = _couplings(dim, n_layers, hidden, context_dim, Affine)
-        super().__init__(Compose([ActNorm(dim), *layers]), StandardNormal(dim))
-        self.context_dim = context_dim
+        dim = _coupled_dim("RealNVP", event_shape)
+        layers = _couplings("RealNVP", dim, n_layers, hidden, context_dim, Affine)
+        super().__init__(
+            Compose([ActNorm(dim), *layers]), StandardNormal(dim), context_dim=context_dim
+        )
 
 
 def _couplings(
+    where: str,
     dim: int,
     n_layers: int,
     hidden: int | Sequence[int],
     context_dim: int,
-    make_transformer: Callable[[int], nn.Module],
+    make_transformer: Callable[[int], Transformer],
 ) -> Iterator[Bijection]:
+    n_layers = as_count(where, "n_layers", n_layers, 2)
+    context_dim = as_count(where, "context_dim", context_dim, 0)
     for i in range(n_layers):
         if i and i % 2 == 0 and dim > 2:  # of two coordinates there are no other halves
             yield Permutation.random(dim)
@@ -538,18 +400,10 @@ def _couplings(
         yield Coupling(mask, conditioner, transformer)
 
 
-def _coupled_dim(
-    where: str, event_shape: int | Sequence[int], n_layers: int, context_dim: int
-) -> int:
+def _coupled_dim(where: str, event_shape: int | Sequence[int]) -> int:
     shape = as_event_shape(event_shape)
-    if as_ints([n_layers, context_dim]) is None or context_dim < 0:
+    if len(shape) != 1 or shape[0] < 2:
         raise ValueError(
-            f"{where}: expected whole numbers n_layers and context_dim, the second from 0, "
-            f"got {n_layers} and {context_dim}"
-        )
-    if len(shape) != 1 or shape[0] < 2 or n_layers < 2:
-        raise ValueError(
-            f"{where}: expected a vector of at least 2 coordinates and at least 2 layers, "
-            f"got event_shape={tuple(shape)} and n_layers={n_layers}"
+            f"{where}: expected a vector of at least 2 coordinates, got event_shape={tuple(shape)}"
         )
     return shape[0]

@@ -17,7 +17,7 @@ import torch
 from sklearn import datasets as sklearn_datasets
 from torch import Tensor
 
-from flowlib.flow import Logit
+from flowlib.maps import Logit
 
 __all__ = [
     "TOYS",
@@ -121,8 +121,9 @@ def _draw_eight_gaussians(n: int, rng: Rng) -> np.ndarray:
 
 
 def _draw_two_spirals(n: int, rng: Rng) -> np.ndarray:
-    sign = rng.choice([-1.0, 1.0], n)
-    return sign[:, None] * _spiral_at(rng.uniform(size=n))
+    sign = rng.choice([-1.0, 1.0], n)[:, None]
+    points: np.ndarray = sign * _spiral_at(rng.uniform(size=n))
+    return points
 
 
 def _spiral_at(u: np.ndarray) -> np.ndarray:
@@ -140,7 +141,8 @@ RADII = np.array([0.75, 1.5, 2.25, 3.0])
 
 def _ring_at(radius: np.ndarray, turn: np.ndarray) -> np.ndarray:
     angle = 2 * np.pi * turn
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    points: np.ndarray = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return points
 
 
 def _draw_rings(n: int, rng: Rng) -> np.ndarray:

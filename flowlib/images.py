@@ -18,27 +18,20 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowlib.coupling import ActNorm, Affine, Coupling, beside, half_mask, require_params
-from flowlib.flow import (
-    Bijection,
-    Compose,
-    Flow,
-    Logit,
-    StandardNormal,
-    as_event_shape,
-    as_ints,
-    require_event,
-    sum_event,
-    values_are_visible,
-)
+from flowlib.arguments import as_count, as_event_shape, require_inside, require_tensor, seen
+from flowlib.bases import StandardNormal
+from flowlib.coupling import Coupling, MaskedCoupling, half_mask
+from flowlib.flow import Bijection, Compose, Elementwise, Flow
+from flowlib.maps import Logit
 from flowlib.nn import ConvNet
+from flowlib.normalization import ActNorm
+from flowlib.transformers import Affine
 
 __all__ = [
     "Dequantize",
     "FactorOut",
     "Flatten",
     "ImageRealNVP",
-    "MaskedCoupling",
     "Squeeze",
     "checkerboard_mask",
 ]
@@ -59,85 +52,6 @@ def checkerboard_mask(event_shape: Sequence[int], offset: int = 0) -> Tensor:
     _, h, w = shape = _as_image_shape("checkerboard_mask", event_shape)
     fields = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == offset % 2
     return fields.expand(shape).clone()
-
-
-class MaskedCoupling(Bijection):
-    r"""A coupling layer with any mask on an array of any shape.
-
-    The conditioner reads the whole array, with zeros where values move, so that a convolution sees
-    what was kept at its place. It also writes numbers for all of them, and half of its work is
-    thrown away: :class:`Coupling` is cheaper where whole channels are kept.
-
-    .. math:: z = b \odot x + (1 - b) \odot \big(x \odot e^{s(b \odot x)} + t(b \odot x)\big)
-
-    Args:
-        mask: bool, of the shape of one event: what is kept. Some must be, and some must not.
-        conditioner: a module from ``(batch, *event)``, with a context's numbers as further
-            channels, to ``(batch, n_params * C, ...)``, all first parameters first.
-        transformer: such as ``Affine(C)``.
-
-    Raises:
-        ValueError: if the mask is not as above, or, when it is used, the conditioner makes another
-            number of parameters.
-
-    Example:
-        >>> mask = checkerboard_mask((1, 4, 4))
-        >>> layer = MaskedCoupling(mask, ConvNet(1, 8, 2), Affine(1))
-        >>> z, log_det = layer(torch.randn(5, 1, 4, 4))
-        >>> z.shape, log_det.shape
-        (torch.Size([5, 1, 4, 4]), torch.Size([5]))
-
-    Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.4, eq. 9.
-    """
-
-    def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
-        super().__init__()
-        mask = torch.as_tensor(mask)
-        if mask.dim() < 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
-            raise ValueError(
-                "MaskedCoupling: expected a mask of bools of an event's shape, some True (kept) "
-                f"and some False (moved), got {mask.dtype} of shape {tuple(mask.shape)} with "
-                f"{int(mask.sum())} of {mask.numel()} kept"
-            )
-        # a copy, since the caller's may change; as numbers, since bools cannot be averaged
-        self.register_buffer("kept", mask.to(torch.uint8, copy=True), persistent=False)
-        self.event_shape = torch.Size(mask.shape)
-        self.conditioner = conditioner
-        self.transformer = transformer
-
-    @property
-    def mask(self) -> Tensor:
-        """Bool, of the shape of one event: what is kept."""
-        return self.kept.bool()
-
-    def get_extra_state(self) -> Tensor:
-        """The mask, saved with the weights, which are of no use under another one."""
-        return self.mask
-
-    def set_extra_state(self, mask: Tensor) -> None:
-        mask = mask.to(self.kept.device, torch.bool)  # casting a whole state may have changed it
-        if mask.shape != self.event_shape or mask.all() or not mask.any():
-            raise ValueError(
-                f"MaskedCoupling: expected a saved mask of shape {tuple(self.event_shape)}, some "
-                f"kept and some moved, got shape {tuple(mask.shape)} with {int(mask.sum())} kept"
-            )
-        self.kept = mask.to(torch.uint8, copy=True)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.transformer.forward, x, context)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.transformer.inverse, z, context)
-
-    def _move(self, transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        require_event("MaskedCoupling", x, self.event_shape)
-        mask = self.mask
-        params = self.conditioner(beside(x.masked_fill(~mask, 0.0), context))
-        require_params("MaskedCoupling", params, self.transformer.n_params, x)
-        # Zeros where nothing moves: what is thrown away must not overflow either.
-        params = params.unflatten(1, (self.transformer.n_params, -1)).masked_fill(mask, 0.0)
-        moved, log_slope = transform(x, params.flatten(1, 2))
-        return torch.where(mask, x, moved), sum_event(log_slope.masked_fill(mask, 0.0))
 
 
 # --- what goes where --------------------------------------------------------------------------
@@ -164,19 +78,21 @@ class Squeeze(Bijection):
     Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.6.
     """
 
+    context_dim = 0
+    event_shape: torch.Size
+    latent_shape: torch.Size
+
     def __init__(self, event_shape: Sequence[int]) -> None:
         super().__init__()
         c, h, w = self.event_shape = _as_image_shape("Squeeze", event_shape, divisor=2)
         self.latent_shape = torch.Size([4 * c, h // 2, w // 2])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("Squeeze", x, self.event_shape)
         c, h, w = self.event_shape
         z = x.reshape(-1, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
         return z.reshape(-1, *self.latent_shape), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("Squeeze", z, self.latent_shape)
         c, h, w = self.event_shape
         x = z.reshape(-1, 2, 2, c, h // 2, w // 2).permute(0, 3, 4, 1, 5, 2)
         return x.reshape(-1, *self.event_shape), z.new_zeros(z.shape[0])
@@ -190,17 +106,19 @@ class Flatten(Bijection):
         torch.Size([5, 12])
     """
 
+    context_dim = 0
+    event_shape: torch.Size
+    latent_shape: torch.Size
+
     def __init__(self, event_shape: Sequence[int]) -> None:
         super().__init__()
         self.event_shape = as_event_shape(event_shape)
         self.latent_shape = torch.Size([math.prod(self.event_shape)])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("Flatten", x, self.event_shape)
         return x.reshape(-1, *self.latent_shape), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("Flatten", z, self.latent_shape)
         return z.reshape(-1, *self.event_shape), z.new_zeros(z.shape[0])
 
 
@@ -217,8 +135,8 @@ class FactorOut(Bijection):
             :class:`Flatten`.
 
     Raises:
-        ValueError: if there is one channel only, or, when it is used, ``rest`` makes no vectors of
-            as many numbers.
+        ValueError: if there is one channel only, or ``rest`` does not map ``(C - C // 2, H, W)`` to
+            vectors of as many numbers.
 
     Example:
         >>> layer = FactorOut((4, 1, 1), Flatten((2, 1, 1)))
@@ -228,6 +146,9 @@ class FactorOut(Bijection):
     Source: Dinh, Sohl-Dickstein and Bengio (2017), section 3.6, eqs. 13 to 16.
     """
 
+    event_shape: torch.Size
+    latent_shape: torch.Size
+
     def __init__(self, event_shape: Sequence[int], rest: Bijection) -> None:
         super().__init__()
         c, h, w = self.event_shape = _as_image_shape("FactorOut", event_shape)
@@ -236,32 +157,40 @@ class FactorOut(Bijection):
         if not isinstance(rest, Bijection):
             raise TypeError(f"FactorOut: expected rest to be a Bijection, got {type(rest)}")
         self.rest = rest
+        self.context_dim = rest.context_dim
         self.leaving, self.going_on = c // 2, c - c // 2
         self.latent_shape = torch.Size([c * h * w])
+        made = rest.forward_shape(torch.Size([self.going_on, h, w]))
+        if made != (self.going_on * h * w,):
+            raise ValueError(
+                f"FactorOut: expected rest to make vectors of {self.going_on * h * w} numbers, got "
+                f"shape {tuple(made)}"
+            )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("FactorOut", x, self.event_shape)
         going_on, leaving = x.split([self.going_on, self.leaving], 1)
-        z, log_det = self.rest(going_on, context)
-        require_event("FactorOut: rest", z, torch.Size([math.prod(going_on.shape[1:])]))
+        z, log_det = self.rest.unchecked(going_on, context)
         return torch.cat([leaving.flatten(1), z], 1), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        require_event("FactorOut", z, self.latent_shape)
         _, h, w = self.event_shape
         n = self.leaving * h * w
-        going_on, log_det = self.rest.inverse(z[:, n:], context)
+        going_on, log_det = self.rest.unchecked_inverse(z[:, n:], context)
         leaving = z[:, :n].reshape(-1, self.leaving, h, w)
         return torch.cat([going_on, leaving], 1), log_det
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         self.rest.initialize(x[:, : self.going_on], context)
 
+    def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
+        _, h, w = self.event_shape
+        self.rest.initialize_inverse(z[:, self.leaving * h * w :], context)
+
 
 # --- levels of grey ---------------------------------------------------------------------------
 
 
-class Dequantize(Bijection):
+class Dequantize(Elementwise):
     r"""Pixels with ``levels`` values to the unit interval: ``z = (level + u) / levels``.
 
     A density on whole numbers could be infinite at each of them. With uniform noise ``u`` they
@@ -276,6 +205,9 @@ class Dequantize(Bijection):
     Args:
         levels: how many values a pixel can take, such as 256.
 
+    Raises:
+        ValueError: if there are fewer than 2 levels.
+
     Example:
         >>> to_unit = Dequantize(256)
         >>> pixels = torch.tensor([[0, 255]], dtype=torch.uint8)
@@ -288,10 +220,7 @@ class Dequantize(Bijection):
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
-        ints = as_ints(levels)
-        if ints is None or len(ints) != 1 or ints[0] < 2:
-            raise ValueError(f"Dequantize: expected at least 2 levels, got {levels!r}")
-        self.levels = ints[0]
+        self.levels = as_count("Dequantize", "number of levels", levels, 2)
 
     def noisy(
         self,
@@ -303,17 +232,15 @@ class Dequantize(Bijection):
 
         Args:
             pixels: whole numbers from 0 to ``levels - 1``, of any type.
-            generator: the source of the noise, torch's own if there is none.
-            dtype: of the result, torch's default if there is none.
+            generator: the source of the noise; by default torch's own.
+            dtype: of the result; by default torch's default.
 
         Raises:
-            TypeError: if ``pixels`` is no tensor.
-            ValueError: if a value is no such number, or the dtype too coarse for levels and noise.
+            TypeError: if ``pixels`` is not a tensor.
+            ValueError: if a value is not such a number, or the dtype is too coarse for levels and
+                noise.
         """
-        if not isinstance(pixels, Tensor):
-            raise TypeError(
-                f"Dequantize: expected pixels as a torch.Tensor, got {type(pixels).__name__}"
-            )
+        require_tensor("Dequantize", "pixels", pixels)
         dtype = dtype or torch.get_default_dtype()
         # Rounding may lift a sum to the next level, which the noise therefore keeps away from.
         edge = 2 * self.levels * torch.finfo(dtype).eps
@@ -321,17 +248,22 @@ class Dequantize(Bijection):
             raise ValueError(
                 f"Dequantize: {dtype} is too coarse for {self.levels} levels and noise"
             )
-        if values_are_visible(pixels) and pixels.numel():
-            low, high = (v.item() for v in pixels.aminmax())
-            whole = not pixels.is_floating_point() or bool((pixels == pixels.floor()).all())
-            if not (low >= 0 and high < self.levels and whole):
-                also = "" if whole else ", not all of them whole"
-                raise ValueError(
-                    f"Dequantize: expected pixels as whole numbers from 0 to {self.levels - 1}, "
-                    f"got values from {low:g} to {high:g}{also}"
-                )
+        self._require_levels(pixels)
         u = torch.rand(pixels.shape, generator=generator, dtype=dtype, device=pixels.device)
         return pixels.to(dtype) + torch.lerp(u.new_tensor(edge), u.new_tensor(1 - edge), u)
+
+    def _require_levels(self, pixels: Tensor) -> None:
+        """Raise ``ValueError`` unless the values are whole numbers from 0 to ``levels - 1``."""
+        if not pixels.numel():
+            return
+        whole = not pixels.is_floating_point() or (pixels == pixels.floor()).all()
+        found = seen(torch.stack([*pixels.aminmax(), torch.as_tensor(whole).to(pixels)]))
+        if found is not None and not (found[0] >= 0 and found[1] < self.levels and found[2]):
+            also = "" if found[2] else ", not all of them whole"
+            raise ValueError(
+                f"Dequantize: expected pixels as whole numbers from 0 to {self.levels - 1}, "
+                f"got values from {found[0]:g} to {found[1]:g}{also}"
+            )
 
     def levels_of(self, z: Tensor) -> Tensor:
         """The levels, whole numbers, of draws from the unit interval; what left it is cut off."""
@@ -363,7 +295,7 @@ class ImageRealNVP(Flow):
     couplings on a checkerboard. The latent is a vector of ``C * H * W`` numbers; first comes what
     left first.
 
-    Other than in the paper, an :class:`ActNorm` before each coupling stands for its batch
+    Unlike the paper, an :class:`ActNorm` before each coupling stands for its batch
     normalization, the conditioners are of one width at all scales and have none inside, and what
     leaves are the last channels of the squeeze, not a checkerboard of pixels. A :class:`Logit`
     stands before them all. In float32 draws whose latents are far out (beyond 16 where the logit
@@ -380,7 +312,7 @@ class ImageRealNVP(Flow):
         alpha: the margin of the logit.
 
     Raises:
-        ValueError: if the shape is none of a picture, or cannot be halved so often.
+        ValueError: if the shape is not that of a picture, or cannot be halved so often.
 
     Example:
         >>> flow = ImageRealNVP((1, 8, 8), hidden=8)
@@ -395,6 +327,7 @@ class ImageRealNVP(Flow):
         event_shape: Sequence[int],
         n_scales: int | None = None,
         hidden: int = 32,
+        *,
         n_blocks: int = 1,
         context_dim: int = 0,
         alpha: float = 0.05,
@@ -407,12 +340,8 @@ class ImageRealNVP(Flow):
                 f"expected (C, H, W), such as {(w, c, h)}, and data to match: x.movedim(-1, -3)"
             )
         n_scales = _scales_that_fit(shape) if n_scales is None else n_scales
-        numbers = as_ints([n_scales, context_dim])
-        if numbers is None or n_scales < 1 or context_dim < 0:
-            raise ValueError(
-                "ImageRealNVP: expected whole numbers n_scales from 1 and context_dim from 0, "
-                f"got {n_scales} and {context_dim}"
-            )
+        n_scales = as_count("ImageRealNVP", "n_scales", n_scales, 1)
+        context_dim = as_count("ImageRealNVP", "context_dim", context_dim, 0)
         if h * w < 2 * 4 ** (n_scales - 1):
             raise ValueError(
                 f"ImageRealNVP: the last of {n_scales} scales of {tuple(shape)} has less than two "
@@ -424,26 +353,22 @@ class ImageRealNVP(Flow):
             return ConvNet(reads + context_dim, hidden, Affine.n_params * moves, n_blocks)
 
         scales = _scales(shape, n_scales, conditioner)
-        super().__init__(Compose([Logit(alpha), *scales]), StandardNormal(math.prod(shape)), shape)
-        self.context_dim = context_dim
-        self.alpha = alpha
+        super().__init__(
+            Compose([Logit(alpha), *scales]),
+            StandardNormal(math.prod(shape)),
+            shape,
+            context_dim=context_dim,
+        )
 
     def check_values(self, where: str, name: str, x: Tensor) -> None:
-        super().check_values(where, name, x)
-        margin = self.alpha / (1 - 2 * self.alpha)
-        got = None
+        hint = (
+            ", the unit interval and its margin; of whole levels 0, 1, ... Dequantize makes such "
+            "pixels"
+        )
         if not x.is_floating_point():
-            got = f"{x.dtype}"
-        elif values_are_visible(x) and x.numel():
-            low, high = (v.item() for v in x.aminmax())
-            if not (-margin < low and high < 1 + margin):
-                got = f"values from {low:g} to {high:g}"
-        if got:
-            raise ValueError(
-                f"{where}: expected {name} with pixels strictly between {0 - margin:.4g} and "
-                f"{1 + margin:.4g}, the unit interval and its margin, got {got}; of whole levels "
-                "0, 1, ... Dequantize makes such pixels"
-            )
+            raise ValueError(f"{where}: expected {name} with pixels as floats, got {x.dtype}{hint}")
+        if self.bijection.domain is not None:
+            require_inside(where, f"{name} with pixels", x, self.bijection.domain, hint)
 
 
 def _scales(
@@ -470,7 +395,7 @@ def _scales(
 
 def _scales_that_fit(shape: torch.Size) -> int:
     """As many as leave sides of 4 pixels or more to the last one."""
-    n_scales, sides = 1, shape[1:]
+    n_scales, sides = 1, list(shape[1:])
     while all(side % 2 == 0 and side >= 8 for side in sides):
         n_scales, sides = n_scales + 1, [side // 2 for side in sides]
     return n_scales

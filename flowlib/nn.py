@@ -4,69 +4,63 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowlib.flow import as_ints, values_are_visible
+from flowlib.arguments import as_count, as_ints
 
 __all__ = ["MLP", "ConvNet", "Hardtanh"]
 
 
-_hardtanh_backward = torch.ops.aten.hardtanh_backward.default
+class _LeanHardtanh(torch.autograd.Function):
+    """Keeps its result for the gradient, which the layer after it keeps as well."""
 
-
-class _Hardtanh(torch.autograd.Function):
-    """In place. Its slope is 1 where its result is inside (-1, 1): it must keep nothing else."""
-
-    @staticmethod
-    def forward(ctx, x):
-        z = x.clamp_(-1, 1)
-        ctx.mark_dirty(z)
-        ctx.save_for_backward(z)
-        ctx.save_for_forward(z)
-        return z
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx, grad):
-        return _hardtanh_backward(grad, *ctx.saved_tensors, -1, 1)
+    def forward(x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
 
     @staticmethod
-    def jvp(ctx, tangent):
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (z,) = ctx.saved_tensors
-        return tangent.mul_(z.abs() < 1)  # in place, as the forward
+        return torch.ops.aten.hardtanh_backward(grad, z, -1, 1)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Any:
+        (z,) = ctx.saved_tensors
+        return tangent * (z.abs() < 1)
 
 
 class Hardtanh(nn.Module):
     """``min(max(x, -1), 1)``: what a unit says far from the data is what it says at their edge.
 
     The same numbers and gradients as ``torch.nn.Hardtanh``, which keeps its argument for the
-    gradient. The layer after it keeps the result, and the result is enough: with ``inplace`` a
-    training takes half of the memory. Where the arrays are small (below 65,536 numbers), in
-    transforms and when compiling this is PyTorch's own function.
-
-    Args:
-        inplace: may the argument be overwritten? Who looks at it later may then see the result.
+    gradient. The layer after it keeps the result, and the result is enough: a training takes half
+    of the memory. For small arrays (below 65,536 numbers) and in compiled code this is PyTorch's
+    own function.
 
     Example:
         >>> Hardtanh()(torch.tensor([-3.0, 0.5, 2.0])).tolist()
         [-1.0, 0.5, 1.0]
     """
 
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
-
     def forward(self, x: Tensor) -> Tensor:
         """``(...)`` to ``(...)``."""
         # A Python function costs tens of microseconds, which only a large array is worth. Its size
         # is looked at last: compiled code would otherwise be compiled for small and large anew.
-        plain = not torch.is_grad_enabled() or not values_are_visible(x) or torch.jit.is_tracing()
-        if plain or x.numel() < 2**16:
+        plain = not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if plain or torch.jit.is_tracing() or x.numel() < 2**16:
             return nn.functional.hardtanh(x)
-        # What a hook hands on is a view, which nobody may overwrite, and a leaf is somebody's own.
-        free = self.inplace and not x._is_view() and not x.is_leaf
-        return _Hardtanh.apply(x if free else x.clone())
+        made: Tensor = _LeanHardtanh.apply(x)  # type: ignore[no-untyped-call]
+        return made
 
 
 class MLP(nn.Module):
@@ -74,7 +68,7 @@ class MLP(nn.Module):
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
     The others' weights start as LeCun's rule has it, which keeps the variance of what passes
-    through. Between two layers an array may be overwritten: see :class:`Hardtanh`.
+    through.
     An activation after the last layer would let it make numbers of one sign only.
 
     Args:
@@ -88,7 +82,7 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: if a width is not positive.
-        TypeError: if ``activation`` is a module and not what makes one.
+        TypeError: if ``activation`` is a module; expected is a class or function that makes one.
 
     Example:
         >>> MLP(3, (64, 64), 4)(torch.randn(10, 3)).abs().max().item()
@@ -110,26 +104,30 @@ class MLP(nn.Module):
                 "MLP: expected an activation's class, or a function that makes one, "
                 f"got the module {activation}"
             )
-        within = as_ints(hidden)
-        widths = None if within is None else as_ints([inputs, *within, outputs])
+        inside = as_ints(hidden)
+        widths = None if inside is None else as_ints([inputs, *inside, outputs])
         if widths is None or min(widths) < 1:
             raise ValueError(
                 f"MLP: expected positive widths, got inputs={inputs}, hidden={hidden}, "
                 f"outputs={outputs}"
             )
         layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            between = activation() if activation is not None else Hardtanh(inplace=True)
-            layers += [nn.Linear(before, after), between]
-        self.layers = nn.Sequential(*layers[:-1])
-        for layer in self.layers[:-1:2]:
+        *within, last = (nn.Linear(*pair) for pair in itertools.pairwise(widths))
+        for layer in within:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+            layers += [layer, activation() if activation is not None else Hardtanh()]
+        _start_at_zero(last)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., inputs)`` to ``(..., outputs)``."""
-        return self.layers(x)
+        made: Tensor = self.layers(x)
+        return made
+
+
+def _start_at_zero(layer: nn.Linear | nn.Conv2d) -> None:
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
 
 
 class ConvNet(nn.Module):
@@ -158,12 +156,10 @@ class ConvNet(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, n_blocks: int = 1) -> None:
         super().__init__()
-        numbers = as_ints([inputs, hidden, outputs, n_blocks])
-        if numbers is None or min(numbers[:3]) < 1 or numbers[3] < 0:
-            raise ValueError(
-                f"ConvNet: expected positive numbers of channels and n_blocks from 0, got "
-                f"inputs={inputs}, hidden={hidden}, outputs={outputs}, n_blocks={n_blocks}"
-            )
+        inputs = as_count("ConvNet", "inputs", inputs, 1)
+        hidden = as_count("ConvNet", "hidden", hidden, 1)
+        outputs = as_count("ConvNet", "outputs", outputs, 1)
+        n_blocks = as_count("ConvNet", "n_blocks", n_blocks, 0)
         self.first = nn.Conv2d(inputs, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -174,13 +170,14 @@ class ConvNet(nn.Module):
             )
             for _ in range(n_blocks)
         )
-        self.last = nn.Sequential(nn.SiLU(), nn.Conv2d(hidden, outputs, 1))
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
+        last = nn.Conv2d(hidden, outputs, 1)
+        _start_at_zero(last)
+        self.last = nn.Sequential(nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, inputs, H, W)`` to ``(batch, outputs, H, W)``."""
         x = self.first(x)
         for block in self.blocks:
             x = x + block(x)
-        return self.last(x)
+        made: Tensor = self.last(x)
+        return made

@@ -8,19 +8,17 @@ green, and what is wrong purple.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from flowlib.training import History
 
 __all__ = [
     "DATA",
@@ -72,7 +70,7 @@ def use_style() -> None:
             "axes.linewidth": 0.8,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=[DATA, LATENT, THIRD, WRONG]),
+            "axes.prop_cycle": cycler(color=[DATA, LATENT, THIRD, WRONG]),
             "lines.linewidth": 2.0,
             "legend.frameon": False,
             "mathtext.fontset": "cm",
@@ -80,10 +78,11 @@ def use_style() -> None:
     )
 
 
-def plot_points(ax: Axes, x: Tensor, *, color: str = DATA, size: float = 4, **kwargs) -> None:
+def plot_points(ax: Axes, x: Tensor, *, color: str = DATA, size: float = 4, **kwargs: Any) -> None:
     """Scatter points ``(n, 2)`` with equal axes."""
     points = _as_points("plot_points", x)
-    ax.scatter(*points.T, s=size, c=color, linewidths=0, alpha=kwargs.pop("alpha", 0.6), **kwargs)
+    alpha = kwargs.pop("alpha", 0.6)
+    ax.scatter(points[:, 0], points[:, 1], s=size, c=color, linewidths=0, alpha=alpha, **kwargs)
     ax.set_aspect("equal")
 
 
@@ -147,7 +146,15 @@ def plot_map(
         ax.set_aspect("equal")
 
 
-def plot_history(history: History, ax: Axes | None = None) -> Axes:
+class Run(Protocol):
+    """What :func:`plot_history` draws of a run, such as a :class:`flowlib.History`."""
+
+    train: list[float]
+    valid: list[tuple[int, float]]
+    best_step: int
+
+
+def plot_history(history: Run, ax: Axes | None = None) -> Axes:
     """Draw a training run: every step's loss, its running mean, and the validation losses.
 
     Args:

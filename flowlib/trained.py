@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flowlib.bases import StandardNormal
 from flowlib.coupling import RealNVP
-from flowlib.flow import Compose, Flow, Logit, StandardNormal
+from flowlib.flow import Compose, Flow
 from flowlib.images import Dequantize, Flatten, ImageRealNVP
 from flowlib.made import BernoulliMADE
+from flowlib.maps import Logit
 from flowlib.training import History, fit
 
 __all__ = ["digit_bits", "noisy_digits", "pretrained", "train"]
@@ -31,10 +33,8 @@ def _digits_as_images() -> Flow:
 
 def _digits_as_vectors() -> Flow:
     """As many parameters as the images' flow has, within a percent."""
-    couplings = RealNVP(64, n_layers=10, hidden=28).bijection
-    flow = Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
-    flow.context_dim = 0
-    return flow
+    couplings: Any = RealNVP(64, n_layers=10, hidden=28).bijection
+    return Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
 
 
 def _binary_digits() -> BernoulliMADE:
@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
     """What to make, how long and how fast it learns, and from black and white or from grey."""
 
     make: Callable[[], Flow | BernoulliMADE]
-    options: dict
+    options: dict[str, Any]
     binary: bool = False
 
 
@@ -95,18 +95,25 @@ def train(
     flow = _make(name, seed)
     recipe = RECIPES[name]
     levels, _ = datasets.digit_images()
-    data, valid = datasets.binary_digits()[0][:2]
-    if not recipe.binary:
 
-        def data(step: int) -> Tensor:
-            rows = torch.randint(len(levels.train), (128,))
-            return noisy_digits(levels.train[rows])  # with other noise each time
+    def noisy_batch(step: int) -> Tensor:
+        rows = torch.randint(len(levels.train), (128,))
+        return noisy_digits(levels.train[rows])  # with other noise each time
 
+    if recipe.binary:
+        bits, valid, *_ = datasets.binary_digits()[0]
+    else:
         valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
     history = fit(
-        flow, data, batch_size=128, validation=valid, seed=seed, device="cpu", progress=progress,
+        flow,
+        bits if recipe.binary else noisy_batch,
+        batch_size=128,
+        validation=valid,
+        seed=seed,
+        device="cpu",
+        progress=progress,
         **recipe.options,
-    )  # fmt: skip
+    )
     return flow.eval(), history
 
 

@@ -9,24 +9,38 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from flowlib import (
+    MLP,
+    ActNorm,
+    Additive,
+    Affine,
     Bijection,
     Compose,
+    Coupling,
     DiagonalNormal,
     ElementwiseAffine,
+    Flatten,
     Flow,
+    ImageRealNVP,
     Inverse,
     LeakyReLU,
     Logit,
     LULinear,
+    MaskedCoupling,
     MultivariateNormal,
     Permutation,
+    RealNVP,
     Softplus,
+    Squeeze,
     StandardNormal,
+    half_mask,
+    random_mask,
 )
-from flowlib.flow import as_event_shape
-from tests.test_bijections import randomize
+from flowlib.arguments import as_event_shape
+from tests.models import randomize
 
 
 def linear_flow(dim=2):
@@ -82,9 +96,11 @@ def test_leading_shapes(lead):
 
 
 def test_context_broadcasts_against_x():
-    flow = linear_flow(2)
+    flow = randomize(RealNVP(2, hidden=(4,), context_dim=4)).double()
     x, context = torch.randn(5, 1, 2).double(), torch.randn(3, 4).double()
-    assert flow.log_prob(x, context).shape == (5, 3)
+    log_p = flow.log_prob(x, context)
+    assert log_p.shape == (5, 3)
+    torch.testing.assert_close(log_p[4, 1], flow.log_prob(x[4, 0], context[1]))
     assert flow.sample(6, context).shape == (6, 3, 2)
 
 
@@ -151,7 +167,7 @@ def test_state_dict_holds_weights_only():
 
 
 @pytest.mark.parametrize("bad", [0, -1, (), (2, 0), (2.0,), "ab"])
-def test_event_shapes_that_are_none(bad):
+def test_event_shapes_that_are_not_valid(bad):
     with pytest.raises(ValueError, match="expected a positive int"):
         as_event_shape(bad)
 
@@ -234,7 +250,7 @@ def test_every_base(name):
     for buffer in twin.state_dict().values():
         buffer.zero_()
     twin.load_state_dict(base.state_dict())
-    with pytest.raises(ValueError, match=rf"{name}: expected shape \(\.\.\., "):
+    with pytest.raises(ValueError, match=rf"{name}: expected z of shape \(\.\.\., "):
         base.log_prob(torch.zeros(3, 1))  # broadcasting would make some number of it
     z = base.sample(40_000, generator=torch.Generator().manual_seed(0)).double()
     double_base = copy.deepcopy(base).double()
@@ -307,24 +323,27 @@ def test_a_drawn_permutation_travels_with_the_weights():
 def test_a_flow_says_what_it_is_made_of():
     with pytest.raises(TypeError, match="expected a Bijection, got a Linear"):
         Flow(torch.nn.Linear(2, 2), StandardNormal(2))
-    with pytest.raises(TypeError, match="a LULinear, has no event_shape"):
+    with pytest.raises(TypeError, match="a LULinear, has no log_prob"):
         Flow(LULinear(2), LULinear(2))
+    with pytest.raises(TypeError, match="a Linear, has no event_shape"):
+        Flow(LULinear(2), torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
     ("x", "context", "message"),
     [
         (torch.zeros(5, 2), torch.zeros(3, 1), r"of x \(5,\) and of context \(3,\) do not"),
-        (torch.zeros(5, 2), torch.tensor(1.0), r"context of shape \(\.\.\., C\), got \(\)"),
+        (torch.zeros(5, 2), torch.tensor(1.0), r"context of shape \(\.\.\., 1\), got \(\)"),
         (torch.zeros(5, 2), torch.full((5, 1), math.inf), "got inf at context"),
     ],
 )
 def test_bad_context(x, context, message):
+    flow = Flow(Adds(), StandardNormal(2), context_dim=1)
     with pytest.raises(ValueError, match=message):
-        linear_flow(2).float().log_prob(x, context)
+        flow.log_prob(x, context)
     if context.isinf().any():
         with pytest.raises(ValueError, match=message):
-            linear_flow(2).float().sample(2, context)
+            flow.sample(2, context)
 
 
 def test_numpys_ints_are_ints():
@@ -345,10 +364,11 @@ def test_numpys_ints_are_ints():
     ],
 )
 def test_a_map_of_another_shape_is_refused_where_broadcasting_would_hide_it(f, x):
-    flow = Flow(f, StandardNormal(x.shape[1:]))
-    for go in (lambda: flow.log_prob(x), lambda: flow.sample(2)):
+    with pytest.raises(ValueError, match="expected"):
+        Flow(f, StandardNormal(x.shape[1:]))
+    for go in (f, f.inverse):
         with pytest.raises(ValueError, match="expected"):
-            go()
+            go(x)
 
 
 class Adds(Bijection):
@@ -362,7 +382,7 @@ class Adds(Bijection):
 
 
 def test_every_row_of_context_meets_its_own_draws():
-    flow = Flow(Adds(), StandardNormal(1))
+    flow = Flow(Adds(), StandardNormal(1), context_dim=1)
     context = torch.arange(6.0).reshape(3, 2, 1) * 1000
     x, log_prob = flow.rsample_and_log_prob((4,), context)
     assert x.shape == (4, 3, 2, 1)
@@ -388,3 +408,250 @@ def test_what_is_given_is_copied():
 def test_meta_tensors_have_shapes_and_no_values():
     flow = linear_flow().float().to("meta")
     assert flow.log_prob(torch.empty(5, 2, device="meta")).shape == (5,)
+
+
+# --- contexts, starts, doors -----------------------------------------------------------------
+
+
+def test_a_context_that_nothing_uses_is_refused():
+    context = torch.zeros(5, 3)
+    with pytest.raises(ValueError, match="log_prob: takes no context"):
+        Flow(LULinear(2), StandardNormal(2)).log_prob(torch.zeros(5, 2), context)
+    with pytest.raises(ValueError, match="got 3, and the LULinear uses no context"):
+        Flow(LULinear(2), StandardNormal(2), context_dim=3)
+    with pytest.raises(ValueError, match="LULinear: takes no context"):
+        LULinear(2)(torch.zeros(5, 2), context)
+    with pytest.raises(ValueError, match="Inverse: takes no context"):
+        Inverse(Compose([LULinear(2), LeakyReLU()])).inverse(torch.zeros(5, 2), context)
+    with pytest.raises(ValueError, match="a whole context_dim of 0 or more, got -1"):
+        Flow(Adds(), StandardNormal(2), context_dim=-1)
+    with pytest.raises(ValueError, match=r"a context of shape \(5, C\), got \(3, 1\)"):
+        Adds()(torch.zeros(5, 2), torch.zeros(3, 1))
+    assert Adds()(torch.zeros(5, 2), torch.ones(5, 1))[0].sum() == -10
+
+
+class Sized(Adds):
+    def __init__(self, context_dim):
+        super().__init__()
+        self.context_dim = context_dim
+
+
+def test_a_chain_knows_the_context_that_its_maps_need():
+    assert Compose([LULinear(2), Sized(3)]).context_dim == 3
+    assert Compose([LULinear(2), Adds(), Sized(3)]).context_dim is None
+    assert Compose([LULinear(2)]).context_dim == 0
+    with pytest.raises(ValueError, match="contexts of different sizes"):
+        Compose([Sized(3), Sized(2)])
+    with pytest.raises(ValueError, match="got 0, and the Compose uses 3"):
+        Flow(Compose([LULinear(2), Sized(3)]), StandardNormal(2))
+
+
+def test_an_inverse_starts_from_its_data_too():
+    x = 50 + 10 * torch.randn(300, 4)
+    coupling = randomize(Coupling(half_mask(4), MLP(2, 4, 2), Additive()))
+    flow = Flow(Inverse(Compose([ActNorm(4), coupling])), StandardNormal(4))
+    flow.initialize(x)
+    z, _ = flow.bijection(x)
+    torch.testing.assert_close(z.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(4), atol=1e-4, rtol=0)
+    before = copy.deepcopy(flow.state_dict())
+    flow.initialize(x * 3)  # only once
+    assert all(torch.equal(v, before[k]) for k, v in flow.state_dict().items())
+    twice = Inverse(Inverse(ActNorm(4)))
+    twice.initialize(x)
+    torch.testing.assert_close(twice(x)[0], z_scores(x), atol=1e-4, rtol=0)
+
+
+def z_scores(x):
+    return (x - x.mean(0)) / x.std(0, correction=0)
+
+
+def test_a_start_that_goes_one_way_only_is_refused_the_other_way():
+    class Starts(ElementwiseAffine):
+        def initialize(self, x, context=None):
+            self.shift.copy_(-x.mean(0))
+
+    with pytest.raises(NotImplementedError, match=r"Starts: .* implement initialize_inverse"):
+        Flow(Inverse(Starts(2)), StandardNormal(2)).initialize(torch.randn(5, 2))
+
+
+def test_a_bijection_by_itself_looks_at_what_it_is_given():
+    f = Compose([LULinear(2), ElementwiseAffine(2)])
+    for way in (f, f.inverse):
+        with pytest.raises(ValueError, match=r"LULinear|ElementwiseAffine.*got \(batch, 3\)"):
+            way(torch.zeros(5, 3))
+        with pytest.raises(ValueError, match=r"got nan at x\[0, 1\]"):
+            way(torch.tensor([[0.0, math.nan]]))
+        with pytest.raises(TypeError, match="got list"):
+            way([[0.0, 0.0]])
+        with pytest.raises(ValueError, match=r"expected a batch .* got shape \(\)"):
+            way(torch.tensor(0.0))
+
+
+def test_maps_with_a_domain_look_in_the_middle_of_a_chain_too():
+    f = Compose([ElementwiseAffine(1), Logit()])
+    with pytest.raises(ValueError, match=r"Logit: expected values strictly between .* got 2"):
+        f(torch.tensor([[2.0]]))
+    with pytest.raises(ValueError, match=r"Softplus: expected values strictly between .* got -1"):
+        Compose([Softplus(), ElementwiseAffine(1)]).inverse(torch.tensor([[-1.0]]))
+
+
+def test_doors_count_their_looks(monkeypatch):
+    """On a GPU each look at a value waits for the device."""
+    looks = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: looks.append(1) or tolist(x))
+    picture = ImageRealNVP((1, 4, 4), hidden=2)
+    for flow, x in ((picture, torch.rand(3, 1, 4, 4)), (RealNVP(4), torch.rand(3, 4))):
+        looks.clear()
+        flow.log_prob(x)
+        assert len(looks) == 1
+
+
+def test_values_are_seen_under_grad_and_left_alone_where_there_are_none():
+    flow = linear_flow(2)
+    bad = torch.tensor([1.0, math.nan], dtype=torch.float64)
+    with pytest.raises(ValueError, match="got nan at x"):
+        torch.func.grad(flow.log_prob)(bad)
+    assert torch.func.vmap(flow.log_prob)(bad[None]).isnan().all()  # here nobody can look
+    x = torch.randn(4, 2, dtype=torch.float64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert flow.log_prob(torch.empty(4, 2, dtype=torch.float64)).shape == (4,)
+    for mode in ("real", "symbolic"):
+        traced = make_fx(
+            lambda x: flow.log_prob(x), tracing_mode=mode, _allow_non_fake_inputs=True
+        )(x)
+        torch.testing.assert_close(traced(x), flow.log_prob(x))
+    exported = torch.export.export(Asked(flow), (x,)).module()
+    torch.testing.assert_close(exported(x), flow.log_prob(x))
+
+
+class Asked(torch.nn.Module):
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x):
+        return self.flow.log_prob(x)
+
+
+def test_hooks_on_the_maps_of_a_chain_are_called():
+    flow = Flow(Compose([LULinear(2), ElementwiseAffine(2)]), StandardNormal(2))
+    seen = []
+    for layer in flow.bijection:
+        layer.register_forward_hook(lambda module, given, made: seen.append(made[0]))
+    x = torch.randn(3, 2)
+    flow.log_prob(x)
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[-1], flow.bijection(x)[0])
+
+
+def test_shapes_follow_through_a_chain():
+    f = Compose([Squeeze((1, 4, 4)), Flatten((4, 2, 2))])
+    assert f.forward_shape(torch.Size([1, 4, 4])) == (16,)
+    assert f.inverse_shape(torch.Size([16])) == (1, 4, 4)
+    assert Inverse(f).forward_shape(torch.Size([16])) == (1, 4, 4)
+    with pytest.raises(ValueError, match=r"of shape \(1, 4, 4\) to latent points of shape \(16,\)"):
+        Flow(f, StandardNormal(15), (1, 4, 4))
+
+
+# --- which coordinate depends on which -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        Coupling(random_mask(5, torch.Generator().manual_seed(1)), MLP(2, 8, 6), Affine(3)),
+        MaskedCoupling(half_mask(5), MLP(5, 8, 10), Affine(5)),
+        Permutation([3, 0, 4, 1, 2]),
+        Inverse(Permutation([3, 0, 4, 1, 2])),
+        ElementwiseAffine(5),
+        Compose([
+            Coupling(half_mask(5), MLP(2, 8, 6), Affine(3)),
+            Permutation([3, 0, 4, 1, 2]),
+            Inverse(Compose([Permutation([1, 0, 2, 3, 4]), LeakyReLU()])),
+        ]),
+    ],
+)  # fmt: skip
+def test_dependence_is_where_autodiff_finds_it(f):
+    f = randomize(f).double()
+    x = torch.randn(5, dtype=torch.float64)
+    for go, inverse in ((f, False), (f.inverse, True)):
+        J = torch.autograd.functional.jacobian(lambda v, go=go: go(v[None])[0][0], x)
+        assert torch.equal(f.dependence(5, inverse), J != 0)
+
+
+def test_dependence_that_nobody_knows():
+    assert LULinear(3).dependence(3) is None
+    assert Compose([LeakyReLU(), LULinear(3)]).dependence(3) is None
+
+
+# --- structure that is saved with the weights ------------------------------------------------
+
+
+def structured(seed):
+    """Each kind of layer whose structure is drawn, and weights that differ."""
+    draw = torch.Generator().manual_seed(seed)
+    masks = [random_mask(6, draw), half_mask(6, second=bool(seed % 2)), random_mask(6, draw)]
+    return randomize(
+        Compose([
+            Coupling(masks[0], MLP(3, 8, 6), Affine(3)),
+            Permutation.random(6, draw),
+            Coupling(masks[1], MLP(3, 8, 6), Affine(3)),
+            MaskedCoupling(masks[2], MLP(6, 8, 12), Affine(6)),
+        ])
+    ).double()  # fmt: skip
+
+
+def test_functional_call_with_another_models_state_is_that_model():
+    one, two = structured(0), structured(1)
+    x = torch.randn(7, 6, dtype=torch.float64)
+    assert not torch.allclose(one(x)[0], two(x)[0])
+    for state in (two.state_dict(), {**dict(two.named_parameters()), **dict(two.named_buffers())}):
+        z, log_det = torch.func.functional_call(one, state, (x,))
+        torch.testing.assert_close(z, two(x)[0])
+        torch.testing.assert_close(log_det, two(x)[1])
+
+
+def test_an_ensemble_of_stacked_states_is_each_of_its_members():
+    members = [structured(seed) for seed in range(3)]
+    params, buffers = torch.func.stack_module_state(members)
+    base, x = structured(7), torch.randn(7, 6, dtype=torch.float64)
+    z, log_det = torch.func.vmap(lambda *state: torch.func.functional_call(base, state, (x,)))(
+        params, buffers
+    )
+    for k, member in enumerate(members):
+        torch.testing.assert_close(z[k], member(x)[0])
+        torch.testing.assert_close(log_det[k], member(x)[1])
+
+
+def test_another_number_of_kept_coordinates_is_refused():
+    one, two = (Coupling(m, MLP(3, 8, 6), Affine(3)) for m in (half_mask(6), half_mask(6)))
+    wrong = {**two.state_dict(), "kept": torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.uint8)}
+    with pytest.raises(ValueError, match=r"a mask with 3 coordinates kept .* got 4"):
+        torch.func.functional_call(one, wrong, (torch.zeros(2, 6),))
+    with pytest.raises(ValueError, match=r"saved mask of shape \(6,\) with 3 kept"):
+        one.load_state_dict(wrong)
+
+
+def test_a_saved_order_that_is_no_permutation_is_refused_and_changes_nothing():
+    p = Permutation([2, 0, 1])
+    with pytest.raises(ValueError, match="a saved order of every number from 0 to 2 once"):
+        p.load_state_dict({"order": torch.tensor([0, 0, 1])})
+    assert p.order.tolist() == [2, 0, 1]
+    long = Permutation.random(300)
+    with pytest.raises(ValueError, match=r"once, got torch.bfloat16"):
+        long.load_state_dict({"order": long.order.bfloat16()})
+    long.load_state_dict({"order": long.order.half()}, assign=True)  # exact, but of another dtype
+    assert long.order.dtype == torch.long
+
+
+def test_a_state_that_is_loaded_decides_which_halves_are_slices():
+    first, second = (Coupling(half_mask(6, second=s), MLP(3, 8, 6), Affine(3)) for s in (0, 1))
+    randomize(second)
+    for assign in (False, True):
+        twin = copy.deepcopy(first)
+        twin.load_state_dict(second.state_dict(), assign=assign)
+        x = torch.randn(4, 6)
+        assert torch.equal(twin(x)[0], second(x)[0])
+        assert twin.is_prepared

@@ -25,7 +25,7 @@ from flowlib import (
     random_degrees,
     ranks_of,
 )
-from flowlib.made import _cut_pairs
+from flowlib.masks import cut_pairs
 
 
 def gen(seed):
@@ -103,15 +103,19 @@ def test_coordinate_by_coordinate_is_what_full_passes_say(made, n_given, stretch
     context = given_context(made, 4)
     fixed = torch.randn(4, n_given, generator=gen(1)).double()
     noise = torch.randn(4, made.dim, generator=gen(2)).double()
-    with mock.patch("flowlib.made.STRETCH", stretch):
-        x = made.autoregress(
-            lambda dims, params: noise[:, dims] + params.tanh().sum(1), 4, context, fixed
-        ).detach()
+
+    def step(at, params):
+        return noise[:, at] + params.tanh().sum(1), params.sin().sum(1)
+
+    with mock.patch("flowlib.made.STEPS_OF_A_STAGE", stretch):
+        x, sums = made.autoregress(step, 4, context, fixed)
+    x = x.detach()
     params = made(x, context).reshape(4, made.outputs_per_dim, made.dim)
-    expected = noise + params.tanh().sum(1)
+    expected, terms = noise + params.tanh().sum(1), params.sin().sum(1)
     first = made.ranks[0].argsort(stable=True)[:n_given]
-    expected[:, first] = fixed
+    expected[:, first], terms[:, first] = fixed, 0.0
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(sums, terms.sum(1), rtol=0, atol=1e-12)
 
 
 def test_every_output_sees_the_context_the_first_one_too():
@@ -202,7 +206,7 @@ def test_masks_stay_as_they_were_drawn():
     other.load_state_dict(torch.load(buffer))
     for twin in (other, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert torch.equal(twin(x), expected)
-        draws = [m.autoregress(lambda d, p: p[:, 0].cos(), 5) for m in (made, twin)]
+        draws = [m.autoregress(lambda d, p: (p[:, 0].cos(), None), 5)[0] for m in (made, twin)]
         assert torch.equal(*draws)
         assert torch.equal(twin.ranks, made.ranks)
     assert torch.equal(make(0).ranks, made.ranks)  # the generator decides
@@ -210,13 +214,15 @@ def test_masks_stay_as_they_were_drawn():
 
 def test_a_state_of_other_widths_or_too_coarse_is_refused():
     made = MADE(300, (400,))
-    wiring = made.get_extra_state()
-    made.set_extra_state(wiring.half())  # exact to 2048
+    state = made.state_dict()
+    wiring = state["wiring"].clone()
+    made.load_state_dict({**state, "wiring": wiring.half()})  # exact to 2048
     for wrong in (wiring[:, 1:], wiring.bfloat16(), -wiring, wiring + 300):
         with pytest.raises(
             ValueError, match=r"ranks and degrees of shape \(1, 700\), exact to 300"
         ):
-            made.set_extra_state(wrong)
+            made.load_state_dict({**state, "wiring": wrong})
+    assert torch.equal(made.wiring, wiring)
 
 
 def test_cut_pairs_are_named():
@@ -260,19 +266,23 @@ def test_each_unit_is_computed_once():
 
     made = MADE(9, (20, 30), context_dim=2, activation=Counted)
     calls = []
-    made.autoregress(lambda d, p: calls.append(len(d)) or p[:, 0], 4, torch.zeros(4, 2))
+    made.autoregress(lambda d, p: calls.append(len(d)) or (p[:, 0], None), 4, torch.zeros(4, 2))
     assert sum(seen) == 50
     assert calls == [1] * 9
 
 
 @pytest.mark.parametrize("stretch", [1, 32])
 def test_draws_carry_gradients(stretch, monkeypatch):
-    monkeypatch.setattr("flowlib.made.STRETCH", stretch)
+    monkeypatch.setattr("flowlib.made.STEPS_OF_A_STAGE", stretch)
     made = randomize(MADE(4, (6,), context_dim=2, order=[0, 1, 1, 2], direct=True))
     noise, c = torch.randn(3, 4).double(), torch.randn(3, 2).double()
 
     def fill(noise, c, given):
-        return made.autoregress(lambda d, p: noise[:, d] + p[:, 0].tanh(), len(noise), c, given)
+        def step(at, p):
+            return noise[:, at] + p[:, 0].tanh(), p[:, 0].cos()
+
+        x, sums = made.autoregress(step, len(noise), c, given)
+        return torch.cat([x, sums[:, None]], 1)
 
     inputs = [v.requires_grad_() for v in (noise, c, torch.randn(3, 1).double())]
     assert torch.autograd.gradcheck(fill, inputs)
@@ -284,24 +294,26 @@ def test_draws_carry_gradients(stretch, monkeypatch):
 def test_wide_layers_leave_out_blocks_of_zeros(monkeypatch):
     """With the same result, whichever end the ordering starts at."""
     wide = MADE(513, (512,), direct=True)
-    assert all(layer.spans for layer in (*wide.layers, wide.direct))
+    assert all(layer.blocks for layer in (*wide.layers, wide.direct))
     monkeypatch.setattr("flowlib.made.WIDE", 0)
     for order, per in (("natural", 1), ("reversed", 2)):
-        made = MADE(9, (16, 20), per, order=order, activation=torch.nn.Tanh, direct=True)
+        options = {"order": order, "activation": torch.nn.Tanh, "direct": True}
+        made = MADE(9, (16, 20), outputs_per_dim=per, **options)
         randomize(made)
         x = torch.randn(3, 9, generator=gen(0)).double().requires_grad_()
         out = made(x)
         assert torch.autograd.gradgradcheck(made, x)
-        assert all(layer.spans for layer in made.layers)
+        assert all(layer.blocks for layer in made.layers)
         for layer in (*made.layers, made.direct):
-            layer.spans = None
+            layer.blocks = None
         torch.testing.assert_close(made(x), out)
     unsorted = randomize(MADE(9, (16, 20), order="random", degrees="random", generator=gen(0)))
     made = MADE(9, (16, 20), activation=torch.nn.ReLU).double()
     made.load_state_dict(unsorted.state_dict())
-    assert [layer.spans for layer in made.layers] == [layer.spans for layer in unsorted.layers]
+    for mine, theirs in zip(made.layers, unsorted.layers, strict=True):
+        assert getattr(mine.blocks, "spans", None) == getattr(theirs.blocks, "spans", None)
     torch.testing.assert_close(made(x), unsorted(x))
-    assert not any(layer.spans for layer in MADE(9, (16,), degrees="random", n_masks=2).layers)
+    assert not any(layer.blocks for layer in MADE(9, (16,), degrees="random", n_masks=2).layers)
 
 
 def test_blocks_are_those_of_the_mask_that_is_there(monkeypatch):
@@ -318,25 +330,34 @@ def test_blocks_are_those_of_the_mask_that_is_there(monkeypatch):
     base.layers.load_state_dict(other.layers.state_dict())
     torch.testing.assert_close(base(x), other(x))
     for same in (copy.deepcopy(one), pickle.loads(pickle.dumps(one)), one.float()):
-        assert all(layer.spans and layer.mask is layer.spans_of for layer in same.layers)
-    # what draws go by is no tensor and cannot be put in another's place
-    state = dict(other.named_buffers())
-
-    def draw(dims, params):
-        return params[:, 0]
-
-    with pytest.raises(ValueError, match="the module's own ranks and degrees"):
-        torch.func.functional_call(_Drawing(one), {f"made.{k}": v for k, v in state.items()}, draw)
-    assert _Drawing(one)(draw).shape == (2, 9)  # after a change of dtype, too
+        assert all(layer.blocks and layer.is_prepared for layer in same.layers)
 
 
-class _Drawing(torch.nn.Module):
+class Drawing(torch.nn.Module):
     def __init__(self, made):
         super().__init__()
         self.made = made
 
-    def forward(self, draw):
-        return self.made.autoregress(draw, 2)
+    def forward(self, noise):
+        return self.made.autoregress(lambda at, p: (noise[:, at] + p[:, 0], p[:, 0]), len(noise))
+
+
+def test_draws_go_by_the_ranks_that_are_there():
+    """Under functional_call another model's are taken; under vmap they cannot be read."""
+    one, two = (
+        Drawing(randomize(MADE(9, (16,), order="random", generator=gen(seed)), seed))
+        for seed in (0, 1)
+    )
+    noise = torch.randn(3, 9, generator=gen(2)).double()
+    x, sums = torch.func.functional_call(one, two.state_dict(), (noise,))
+    torch.testing.assert_close(x, two(noise)[0])
+    torch.testing.assert_close(sums, two(noise)[1])
+    params, buffers = torch.func.stack_module_state([one, two])
+    with pytest.raises(ValueError, match="others in the place of the module's own under vmap"):
+        torch.func.vmap(lambda *state: torch.func.functional_call(one, state, (noise,)))(
+            params, buffers
+        )
+    assert one.float()(noise.float())[0].shape == (3, 9)  # after a change of dtype, too
 
 
 @settings(max_examples=60, deadline=None)
@@ -344,7 +365,7 @@ class _Drawing(torch.nn.Module):
 def test_cut_pairs_are_those_without_a_path(made):
     ranks = made.ranks[0]
     joined = path_counts([layer.mask for layer in made.layers])[: made.dim] > 0
-    cut = _cut_pairs(ranks, *(m[0] for m in made.degrees))
+    cut = cut_pairs(ranks, *(m[0] for m in made.degrees))
     assert torch.equal(cut, (ranks[:, None] > ranks) & ~joined)
 
 
@@ -369,7 +390,7 @@ def test_a_mask_is_a_copy():
 def test_leading_shapes_dtypes_and_transforms(wide, monkeypatch):
     monkeypatch.setattr("flowlib.made.WIDE", wide)
     made = randomize(MADE(4, (8,), outputs_per_dim=2, context_dim=3))
-    assert all((layer.spans is None) == (wide > 0) for layer in made.layers)
+    assert all((layer.blocks is None) == (wide > 0) for layer in made.layers)
     x, c = torch.randn(2, 3, 4).double(), torch.randn(3, 3).double()
     out = made(x, c)
     assert out.shape == (2, 3, 8)
@@ -441,6 +462,13 @@ def test_completions_too(density):
     assert torch.equal(density.complete(EVERY[:4, order]), EVERY[:4])
 
 
+def test_draws_come_with_their_log_probability(density):
+    x, log_p = density.sample_and_log_prob((4, 3), generator=gen(2))
+    assert x.shape == (4, 3, 5)
+    torch.testing.assert_close(log_p, density.log_prob(x))
+    assert torch.equal(x, density.sample((4, 3), generator=gen(2)))
+
+
 def test_an_ensemble_is_the_mean_of_probabilities(density):
     members = torch.stack([
         -torch.nn.functional.binary_cross_entropy_with_logits(
@@ -507,10 +535,26 @@ def test_context_and_shapes():
     assert model.sample(0, c).shape == (0, 3, 5)
     assert model.sample(context=c[0]).shape == (5,)
     assert model.log_prob(EVERY[:3].bool(), c).dtype == torch.float64
-    with pytest.raises(ValueError, match=r"expected a context \(\.\.\., 2\), got none"):
+    with pytest.raises(ValueError, match=r"a context of shape \(\.\.\., 2\), got no context"):
         model.sample(3)
-    with pytest.raises(ValueError, match="expected no context, got one of shape"):
+    with pytest.raises(ValueError, match="takes no context, got one of shape"):
         BernoulliMADE(2).log_prob(torch.zeros(2), c)
+
+
+def test_draws_with_a_context_come_with_their_log_probability():
+    model = randomize(BernoulliMADE(5, (8,), context_dim=2))
+    c = torch.randn(3, 2).double()
+    x, log_p = model.sample_and_log_prob(4, c)
+    assert log_p.shape == (4, 3)
+    torch.testing.assert_close(log_p, model.log_prob(x, c))
+    empty, none = model.sample_and_log_prob(0, c)
+    assert (empty.shape, none.shape) == ((0, 3, 5), (0, 3))
+
+
+def test_what_comes_after_the_widths_has_a_name():
+    for make in (MADE, BernoulliMADE):
+        with pytest.raises(TypeError, match="positional"):
+            make(5, 8, 2)
 
 
 def test_it_learns_dependence():
@@ -540,21 +584,19 @@ def test_one_coordinate_is_a_coin():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MADE(3, (4, 0)), r"hidden, .* from 1 .*hidden=\(4, 0\)"),
+        (lambda: MADE(3, (4, 0)), r"positive widths, got hidden=\(4, 0\)"),
         (lambda: MADE(3, 2.5), "hidden=2.5"),
-        (lambda: MADE(3, outputs_per_dim=0), "outputs_per_dim=0"),
-        (lambda: MADE(3, context_dim=-1), "context_dim=-1"),
-        (lambda: MADE(0), "dim=0"),
-        (lambda: MADE((2, 3)), r"whole numbers dim, .* got dim=\(2, 3\)"),
+        (lambda: MADE(3, outputs_per_dim=0), "a whole outputs_per_dim of 1 or more, got 0"),
+        (lambda: MADE(3, context_dim=-1), "a whole context_dim of 0 or more, got -1"),
+        (lambda: MADE(0), "a whole dim of 1 or more, got 0"),
+        (lambda: MADE((2, 3)), r"a whole dim of 1 or more, got \(2, 3\)"),
         (lambda: cyclic_degrees(0, 1, 3), "positive width and low <= high, got 0, 1 and 3"),
         (lambda: random_degrees(3, 3, 2), "got 3, 3 and 2"),
-        (lambda: MADE(3).autoregress(lambda d, p: p, 5), r"draw to return values \(5, 1\), got"),
+        (lambda: MADE(3).autoregress(lambda d, p: (p, None), 5), r"shape \(5, 1\), got \(5, 1, 1"),
+        (lambda: MADE(3).autoregress(lambda d, p: (p[:, 0], p), 5), r"shape \(5, 1\), got \(5, 1,"),
+        (lambda: MADE(3).autoregress(None, 5, given=torch.zeros(4, 1)), "of 5 rows"),
         (
-            lambda: MADE(3).autoregress(lambda d, p: p[:, 0], 5, given=torch.zeros(4, 1)),
-            "of 5 rows",
-        ),
-        (
-            lambda: MADE(3).autoregress(lambda d, p: p[:, 0], 5, given=torch.zeros(5, 4)),
+            lambda: MADE(3).autoregress(None, 5, given=torch.zeros(5, 4)),
             "expected 0 to 3 given values, got 4",
         ),
         (
@@ -562,9 +604,8 @@ def test_one_coordinate_is_a_coin():
             "finite values, got nan at context",
         ),
         (lambda: MADE(3, order=[1, 2]), r"or 3 whole numbers, got \[1, 2\]"),
-        (lambda: MADE((5,)), r"got dim=\(5,\)"),
-        (lambda: MADE(5, 8, n_masks=[2]), r"n_masks=\[2\]"),
-        (lambda: MADE(5, 8, [2]), r"outputs_per_dim=\[2\]"),
+        (lambda: MADE((5,)), r"a whole dim .* got \(5,\)"),
+        (lambda: MADE(5, 8, n_masks=[2]), r"a whole n_masks of 1 or more, got \[2\]"),
         (lambda: MADE(5, 8, degrees=3), "whole numbers for hidden layers of .8. units, got 3"),
         (lambda: MADE(3)(torch.zeros(2, 3), which=1), "which from 0 to 0, got 1"),
         (lambda: BernoulliMADE(3).log_prob(torch.zeros(3), which=-1), "which from 0 to 0, got -1"),
@@ -580,11 +621,11 @@ def test_one_coordinate_is_a_coin():
         (lambda: MADE(3, (2,), degrees=[[0, 1]]), "from 1 to 2"),
         (lambda: MADE(3, (2,), degrees=[[1, 2, 1]]), r"layers of \[2\] units"),
         (lambda: MADE(3, (2,), degrees="uniform"), '"cyclic", "random" or whole numbers'),
-        (lambda: MADE(3)(torch.zeros(2, 4)), r"expected shape \(\.\.\., 3\), got \(2, 4\)"),
+        (lambda: MADE(3)(torch.zeros(2, 4)), r"expected x of shape \(\.\.\., 3\), got \(2, 4\)"),
         (lambda: MADE(3)(torch.zeros(2, 3), torch.zeros(2, 1)), "takes no context"),
-        (lambda: MADE(3, context_dim=2)(torch.zeros(2, 3)), "context of shape .* got none"),
+        (lambda: MADE(3, context_dim=2)(torch.zeros(2, 3)), "context of shape .* got no context"),
         (lambda: MaskedLinear(torch.tensor([[2.0, 0.0]])), "zeros and ones"),
-        (lambda: BernoulliMADE(3, n_masks=0), "n_masks=0"),
+        (lambda: BernoulliMADE(3, n_masks=0), "a whole n_masks of 1 or more, got 0"),
         (lambda: BernoulliMADE(3).log_prob(torch.full((2, 3), 0.5)), "zeros and ones, got 0.5"),
         (lambda: BernoulliMADE(3).log_prob(torch.zeros(2, 4)), r"\(\.\.\., 3\), got \(2, 4\)"),
         (lambda: BernoulliMADE(3).log_prob(torch.zeros(3), given=4), "0 to 3 given values, got 4"),

@@ -242,7 +242,7 @@ class ShiftByContext(Bijection):
 def test_pairs_of_data_and_context():
     context = torch.randn(500, 1)
     x = 2.5 * context + torch.randn(500, 1)
-    flow = Flow(ShiftByContext(), StandardNormal(1))
+    flow = Flow(ShiftByContext(), StandardNormal(1), context_dim=1)
     fit(flow, (x, context), steps=400, lr=0.05)
     assert abs(flow.bijection.weight.item() - 2.5) < 0.15
     with pytest.raises(ValueError, match=r"the context of data of shape \(500, C\), got \(3, 1\)"):
@@ -370,7 +370,7 @@ def test_a_validation_loss_that_is_not_finite_is_an_error():
 
 
 def test_validation_has_a_context_where_data_has_one():
-    flow = Flow(ShiftByContext(), StandardNormal(1))
+    flow = Flow(ShiftByContext(), StandardNormal(1), context_dim=1)
     x, context = torch.randn(50, 1), torch.randn(50, 1)
     with pytest.raises(ValueError, match=r"expected validation as \(x, context\)"):
         fit(flow, (x, context), validation=x)

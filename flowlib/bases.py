@@ -1,0 +1,166 @@
+"""Base densities: what a flow maps its data to.
+
+A base is a module with an ``event_shape``, a ``log_prob`` from ``(..., *event)`` to ``(...)``, and
+a ``sample`` that takes a number or a shape of draws and a generator. These are the normal ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowlib.arguments import as_event_shape, as_floats, as_sample_shape, require_event
+
+__all__ = ["DiagonalNormal", "MultivariateNormal", "StandardNormal"]
+
+
+class StandardNormal(nn.Module):
+    r"""The density :math:`\mathcal N(0, I)` on arrays of a given shape.
+
+    Args:
+        event_shape: the shape of one point, an int for a vector.
+
+    Example:
+        >>> base = StandardNormal(2)
+        >>> round(base.log_prob(torch.zeros(2)).exp().item() * 2 * math.pi, 6)
+        1.0
+    """
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        self.event_shape = as_event_shape(event_shape)
+        self.origin: Tensor  # carries the dtype and the device to `sample`; nothing to save
+        self.register_buffer("origin", torch.zeros(self.event_shape), persistent=False)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        require_event("StandardNormal", z, self.event_shape, "z")
+        squared = z.square().sum(tuple(range(-len(self.event_shape), 0)))
+        return -0.5 * squared - 0.5 * math.log(2 * math.pi) * math.prod(self.event_shape)
+
+    def sample(
+        self,
+        n: int | Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``n + event`` independent draws; they carry no gradient and need none."""
+        return standard_draws(self.origin, n, self.event_shape, generator)
+
+
+class DiagonalNormal(nn.Module):
+    """Independent normals, each with its own mean and standard deviation, which stay as given.
+
+    One that learns them is an :class:`ElementwiseAffine` before a :class:`StandardNormal`.
+
+    Args:
+        loc: the means, an array of the event's shape.
+        scale: the standard deviations, positive, of the same shape.
+
+    Raises:
+        ValueError: if shapes differ, a value is not finite, or a scale is not positive.
+
+    Example:
+        >>> base = DiagonalNormal([0.0, 10.0], [1.0, 2.0])
+        >>> base.sample(3).shape, round(base.log_prob(base.loc).exp().item() * 4 * math.pi, 4)
+        (torch.Size([3, 2]), 1.0)
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, loc: Any, scale: Any) -> None:
+        super().__init__()
+        loc, scale = as_floats("DiagonalNormal", loc=loc, scale=scale)
+        self.event_shape = as_event_shape(loc.shape)
+        if scale.shape != loc.shape or not (scale > 0).all():
+            raise ValueError(
+                f"DiagonalNormal: expected a positive scale of shape {tuple(loc.shape)}, "
+                f"got {scale.tolist()} of shape {tuple(scale.shape)}"
+            )
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale", scale)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        require_event("DiagonalNormal", z, self.event_shape, "z")
+        log_p = -0.5 * (((z - self.loc) / self.scale).square() + math.log(2 * math.pi))
+        return (log_p - self.scale.log()).sum(tuple(range(-len(self.event_shape), 0)))
+
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + event`` independent draws."""
+        return self.loc + self.scale * standard_draws(self.loc, n, self.event_shape, generator)
+
+
+class MultivariateNormal(nn.Module):
+    """A normal density on vectors with any covariance, which stays as given.
+
+    One that learns it is an :class:`LULinear` before a :class:`StandardNormal`.
+
+    Args:
+        loc: the mean, ``(D,)``.
+        covariance: symmetric and positive definite, ``(D, D)``.
+
+    Raises:
+        ValueError: if the shapes differ from these, a value is not finite, or the
+            matrix is not a covariance.
+
+    Example:
+        >>> base = MultivariateNormal([0.0, 0.0], [[2.0, 1.0], [1.0, 2.0]])
+        >>> round(base.log_prob(torch.zeros(2)).exp().item() * 2 * math.pi * math.sqrt(3), 4)
+        1.0
+    """
+
+    loc: Tensor
+    scale_tril: Tensor
+
+    def __init__(self, loc: Any, covariance: Any) -> None:
+        super().__init__()
+        loc, covariance = as_floats("MultivariateNormal", loc=loc, covariance=covariance)
+        self.event_shape = as_event_shape(loc.shape)
+        dim = loc.shape[0]
+        if loc.dim() != 1 or covariance.shape != (dim, dim):
+            raise ValueError(
+                "MultivariateNormal: expected loc of shape (D,) and covariance of shape (D, D), "
+                f"got {tuple(loc.shape)} and {tuple(covariance.shape)}"
+            )
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed or not torch.allclose(covariance, covariance.T):
+            raise ValueError(
+                "MultivariateNormal: expected a symmetric, positive definite covariance, "
+                f"got {covariance.tolist()}"
+            )
+        self.register_buffer("loc", loc)
+        self.register_buffer("scale_tril", factor)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., D)`` to ``(...)``."""
+        require_event("MultivariateNormal", z, self.event_shape, "z")
+        rows = (z - self.loc).reshape(-1, len(self.loc))  # one solve for all, not one for each
+        white = torch.linalg.solve_triangular(self.scale_tril, rows.T, upper=False)
+        log_p = -0.5 * (white.square() + math.log(2 * math.pi)).sum(0)
+        log_prob: Tensor = log_p.reshape(z.shape[:-1]) - self.scale_tril.diagonal().log().sum()
+        return log_prob
+
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + (D,)`` independent draws."""
+        draws = standard_draws(self.loc, n, self.event_shape, generator)
+        return self.loc + draws @ self.scale_tril.T
+
+
+def standard_draws(
+    like: Tensor,
+    n: int | Sequence[int],
+    event_shape: torch.Size,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Standard normal draws ``n + event`` with the dtype and on the device of ``like``."""
+    shape = (*as_sample_shape(n), *event_shape)
+    return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
