@@ -103,9 +103,10 @@ def drawing(dim: int, width: int) -> dict[str, Callable[[], torch.Tensor]]:
 
     @torch.no_grad()
     def ours() -> torch.Tensor:
-        return model.autoregress(
-            lambda d, logits: (u.index_select(1, d) < logits[:, 0].sigmoid()).to(u), DRAWS
+        x, _ = model.autoregress(
+            lambda d, logits: ((u.index_select(1, d) < logits[:, 0].sigmoid()).to(u), None), DRAWS
         )
+        return x
 
     @torch.no_grad()
     def passes() -> torch.Tensor:

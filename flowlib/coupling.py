@@ -310,7 +310,7 @@ class NICE(Flow):
         event_shape: the number of coordinates, at least 2.
         n_layers: the number of couplings, at least 2 so that each coordinate is moved.
         hidden: the widths of the conditioners.
-        context_dim: the size of the context, 0 for none.
+        context_dim: the size of the context, 0 if it takes no context.
 
     Raises:
         ValueError: if there are fewer than 2 coordinates or couplings, or the context's size is
@@ -351,7 +351,7 @@ class RealNVP(Flow):
         event_shape: the number of coordinates, at least 2.
         n_layers: the number of couplings, at least 2 so that each coordinate is moved.
         hidden: the widths of the conditioners.
-        context_dim: the size of the context, 0 for none.
+        context_dim: the size of the context, 0 if it takes no context.
 
     Raises:
         ValueError: if there are fewer than 2 coordinates or couplings, or the context's size is

@@ -308,7 +308,7 @@ class ImageRealNVP(Flow):
             a last scale of 4×4 pixels or more.
         hidden: the channels of the conditioners' hidden layers.
         n_blocks: the residual blocks of each conditioner.
-        context_dim: the size of the context, 0 for none.
+        context_dim: the size of the context, 0 if it takes no context.
         alpha: the margin of the logit.
 
     Raises:

@@ -157,9 +157,10 @@ class MADE(Structured):
     Args:
         dim: the number ``D`` of coordinates; with a single one the outputs see the
             context only.
-        hidden: the widths of the hidden layers, or the width of the only one; ``()`` for none.
+        hidden: the widths of the hidden layers, or the width of the only one; ``()`` for no hidden
+            layer.
         outputs_per_dim: how many numbers each coordinate gets.
-        context_dim: the size of the context, which every output sees, 0 for none.
+        context_dim: the size of the context, which every output sees; 0 for no context.
         order: as in :func:`~flowlib.masks.ranks_of`.
         degrees: as in :func:`~flowlib.masks.choose_degrees`.
         activation: makes the activation between two layers, one that acts on each number by itself.
@@ -361,7 +362,7 @@ class MADE(Structured):
 
         Returns:
             The rows ``(rows, D)``, and for each the sum of its logarithms ``(rows,)`` over the
-            coordinates that were not given; None if ``step`` gave none.
+            coordinates that were not given; None if ``step`` gave None.
 
         Raises:
             ValueError: if a shape is not as above.
@@ -664,8 +665,8 @@ class BernoulliMADE(Density):
 
         Raises:
             TypeError: if ``x`` or ``context`` is not a tensor.
-            ValueError: if a value is neither 0 nor 1, a shape is not as above, or there is no such
-                mask.
+            ValueError: if a value is neither 0 nor 1, a shape is not as above, or ``which`` is not
+                a mask's number.
         """
         x, context, lead = self._enter("x", x, context, self.event_shape[0])
         self._check_given(given)

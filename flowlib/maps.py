@@ -1,7 +1,7 @@
 r"""Simple bijections, which chapter 1 composes: linear maps, bends of each coordinate, orders.
 
-Each has a log-determinant that can be read off: of a diagonal, of a triangular matrix, or of none
-at all, where coordinates only change places.
+Each has a log-determinant that can be read off, from a diagonal or a triangular matrix; where
+coordinates only change places it is 0.
 """
 
 from __future__ import annotations

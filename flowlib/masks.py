@@ -119,7 +119,7 @@ def choose_degrees(
             has units: from 1, with a context from 0, to the number of ranks less 1.
         widths: how many units each hidden layer has.
         ranks: ``(D,)``, of the coordinates.
-        context_dim: the size of the context, 0 for none.
+        context_dim: the size of the context, 0 if it takes no context.
         generator: of random degrees.
 
     Raises:

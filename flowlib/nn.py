@@ -135,7 +135,7 @@ class ConvNet(nn.Module):
 
     A convolution of 3×3 pixels, residual blocks of two more, and one of 1×1. The last starts at
     zero, as in :class:`MLP`. There is no normalization between the layers: one over a batch would
-    let a picture's parameters depend on the others beside it.
+    let a picture's parameters depend on the other pictures of its batch.
 
     Args:
         inputs: the number of input channels.

@@ -159,7 +159,7 @@ def plot_history(history: Run, ax: Axes | None = None) -> Axes:
 
     Args:
         history: what :func:`flowlib.fit` returned.
-        ax: where to draw; new axes if there are none.
+        ax: where to draw; by default on new axes.
 
     Raises:
         ValueError: if no step was taken.

@@ -66,7 +66,7 @@ def pretrained(name: str) -> Flow | BernoulliMADE:
             :func:`~flowlib.datasets.binary_digits`, pixel after pixel, row by row.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if no model has that name.
 
     Example:
         >>> pretrained("digits-as-images").sample(3).shape

@@ -174,15 +174,15 @@ def fit(
         data: rows ``(n, *event)``, at least two, finite; or a pair ``(x, context)`` of as many
             rows each; or a function that makes the batch of step 1, 2, ....
         validation: the share of ``data`` kept from training to choose the weights by, or data of
-            its own, with a context if ``data`` has one, or 0 for none. By default a tenth, and
-            none if ``data`` is a function.
+            its own, with a context if ``data`` has one, or 0 for no validation. By default a
+            tenth; no validation if ``data`` is a function.
         **options: the fields of :class:`TrainingOptions`, such as ``steps`` and ``lr``.
 
     Returns:
         The :class:`History` of losses.
 
     Raises:
-        TypeError: if ``data`` is none of the above kinds, or an option is unknown.
+        TypeError: if ``data`` is of another kind than these, or an option is unknown.
         ValueError: if ``data`` has the wrong shape, no row or one, or values that are not finite;
             if an option is out of its range; if the checkpoint is of another run.
         OSError: if nothing can be written at ``checkpoint``; raised before the first step.
@@ -253,7 +253,7 @@ def fit_variational(
         flow: what to train, able to sample with a gradient.
         log_density: takes points ``(n, *event)`` and gives ``log p`` up to a constant, ``(n,)``,
             differentiable.
-        validation: how many draws, the same at every look, judge the weights; 0 for none.
+        validation: how many draws, the same at every look, judge the weights; 0 for no validation.
         **options: the fields of :class:`TrainingOptions`, such as ``steps`` and ``lr``.
 
     What is returned and what is raised is as with :func:`fit`.

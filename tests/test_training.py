@@ -1,6 +1,8 @@
 """flowlib.training: the exact answer where there is one, and nothing lost where it goes wrong."""
 
 import copy
+import dataclasses
+import inspect
 import math
 import subprocess
 import sys
@@ -18,9 +20,11 @@ from flowlib import (
     LULinear,
     MultivariateNormal,
     StandardNormal,
+    TrainingOptions,
     datasets,
     fit,
     fit_variational,
+    training,
 )
 
 
@@ -203,6 +207,30 @@ def test_progress_bar_is_for_people(capfd, monkeypatch):
     monkeypatch.setenv("FLOWLIB_PROGRESS", "1")
     fit(linear_flow(2), torch.randn(20, 2), steps=2)
     assert "fit" in capfd.readouterr().err
+
+
+def test_options_are_spelled_once_and_shown_where_they_are_taken():
+    names = [f.name for f in dataclasses.fields(TrainingOptions)]
+    for function in (fit, fit_variational):
+        parameters = inspect.signature(function).parameters
+        assert list(parameters)[-len(names) :] == names
+        assert parameters["steps"].default == TrainingOptions().steps
+        with pytest.raises(TypeError, match=r"among steps, .*progress, got step$"):
+            function(linear_flow(2), torch.zeros(9, 2), step=3)
+    x = torch.randn(60, 2)
+    options = TrainingOptions(steps=4, batch_size=16, eval_every=2, seed=3, progress=False)
+    by_name = fit(linear_flow(2), x, steps=4, batch_size=16, eval_every=2, seed=3, progress=False)
+    assert fit(linear_flow(2), x, **vars(options)) == by_name
+
+
+def test_rows_are_digested_for_a_checkpoint_only(tmp_path, monkeypatch):
+    digested = []
+    digest = training._digest
+    monkeypatch.setattr(training, "_digest", lambda rows: digested.append(rows) or digest(rows))
+    fit(linear_flow(2), torch.randn(60, 2), steps=2)
+    assert not digested
+    fit(linear_flow(2), torch.randn(60, 2), steps=2, checkpoint=tmp_path / "run.pt")
+    assert len(digested) == 1
 
 
 # --- what can be trained on ---------------------------------------------------------------
