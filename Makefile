@@ -10,7 +10,12 @@ SITE   := _build/html
 export FLOWLIB_PROGRESS ?= 0
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book lab notebooks test mistakes style address requirements bench vendor clean
+# `make test` in so many processes; one at a time, which is easier to follow, is PROCESSES=0.
+PROCESSES ?= 2
+# `make mistakes MISTAKES=--tested` right after a `make test` that passed does not run those again.
+MISTAKES ?=
+
+.PHONY: book lab notebooks test mistakes weights style types oldest address requirements bench vendor clean
 
 book: $(READY)
 	@$(BIN)/python tools/site.py $(SITE)
@@ -25,11 +30,17 @@ style: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-test: style $(VENV)/compat/.ready
-	@$(BIN)/python -m pytest
+types: $(READY)
+	@$(BIN)/mypy
+
+test: style types $(VENV)/compat/.ready
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 mistakes: $(READY)
-	@$(BIN)/python tools/mistakes.py
+	@$(BIN)/python tools/mistakes.py $(MISTAKES)
+
+weights: $(READY)
+	@$(BIN)/python tools/weights.py --check
 
 address: $(READY)
 	@$(BIN)/python tools/address.py "$(URL)"
@@ -60,6 +71,23 @@ requirements:
 	sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' requirements.txt && rm requirements.txt.bak
 	rm -rf $(VENV)-pip-tools
 
+# The library on the oldest dependencies that pyproject.toml promises, in an environment of their
+# own. On Linux the oldest torch brings CUDA along, which is some GB. Tests of the book, the site
+# and the repository stay out: they need what builds the book.
+OLDEST := $(VENV)-oldest
+NOT_THE_LIBRARY := benchmarks chapters kernel repository site workflows
+oldest: $(OLDEST)/.ready
+	@$(OLDEST)/bin/python -m pytest tests flowlib -n $(PROCESSES) -m "not browser" \
+	    -o addopts="--doctest-modules --strict-markers --strict-config -ra" \
+	    $(NOT_THE_LIBRARY:%=--ignore=tests/test_%.py)
+
+$(OLDEST)/.ready: pyproject.toml requirements.txt tools/oldest.py
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python tools/oldest.py > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --requirement $(OLDEST)/requirements.txt --editable .
+	@touch $@
+
 # flowlib beside its peers, in an environment of their own; about an hour on one core.
 BENCH := $(VENV)-bench
 bench: $(BENCH)/.ready
@@ -82,4 +110,4 @@ vendor:
 	@sh tools/vendor.sh
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -17,6 +17,7 @@ import functools
 import itertools
 import math
 import operator
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -87,6 +88,8 @@ class Bijection(nn.Module, ABC):
         if "inverse" in cls.__dict__:
             cls.unchecked_inverse = cls.inverse  # type: ignore[method-assign]
             cls.inverse = _checked(cls.inverse)  # type: ignore[method-assign]
+        if "__call__" not in cls.__dict__:
+            cls.__call__ = _copied(cls.__call__)  # type: ignore[method-assign]
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(x, context, self.forward_shape, self.domain)
@@ -181,12 +184,26 @@ class Bijection(nn.Module, ABC):
 
 
 def _checked(inverse: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    @functools.wraps(inverse)
     def checked(self: Bijection, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(z, context, self.inverse_shape, self.latent_domain)
         return inverse(self, z, context)
 
-    return checked
+    return functools.update_wrapper(_copied(checked), inverse)
+
+
+def _copied(function: Any) -> Any:
+    """The same function with a code object of its own.
+
+    torch.compile counts for each code object how often it was compiled, and gives up after eight.
+    """
+    copy = types.FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    return functools.update_wrapper(copy, function)
 
 
 def sum_event(x: Tensor) -> Tensor:
@@ -217,6 +234,8 @@ class Compose(Bijection):
     Source: Rezende and Mohamed (2015), eqs. 6 and 7.
     """
 
+    bijections: Any  # a ModuleList of them
+
     def __init__(self, bijections: Iterable[Bijection]) -> None:
         super().__init__()
         bijections = list(bijections)
@@ -233,7 +252,7 @@ class Compose(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
-        for k, bijection in enumerate(self):
+        for k, bijection in enumerate(self.bijections):
             if k and bijection.domain is not None:
                 require_inside(type(bijection).__name__, "values", x, bijection.domain)
             x, term = bijection.unchecked(x, context)
@@ -242,7 +261,7 @@ class Compose(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
-        for k, bijection in enumerate(reversed(self)):
+        for k, bijection in enumerate(reversed(self.bijections)):
             if k and bijection.latent_domain is not None:
                 require_inside(type(bijection).__name__, "values", z, bijection.latent_domain)
             z, term = bijection.unchecked_inverse(z, context)
@@ -250,28 +269,28 @@ class Compose(Bijection):
         return z, functools.reduce(operator.add, terms) if terms else z.new_zeros(z.shape[0])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        for bijection in self:
+        for bijection in self.bijections:
             bijection.initialize(x, context)
             x, _ = bijection.unchecked(x, context)
 
     def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
-        for bijection in reversed(self):
+        for bijection in reversed(self.bijections):
             bijection.initialize_inverse(z, context)
             z, _ = bijection.unchecked_inverse(z, context)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
-        for bijection in self:
+        for bijection in self.bijections:
             shape = bijection.forward_shape(shape)
         return shape
 
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        for bijection in reversed(self):
+        for bijection in reversed(self.bijections):
             shape = bijection.inverse_shape(shape)
         return shape
 
     def dependence(self, dim: int, inverse: bool = False) -> Tensor | None:
         total = torch.eye(dim, dtype=torch.bool)
-        for bijection in reversed(self) if inverse else self:
+        for bijection in reversed(self.bijections) if inverse else self.bijections:
             part = bijection.dependence(dim, inverse)
             if part is None:
                 return None
@@ -282,10 +301,11 @@ class Compose(Bijection):
         return len(self.bijections)
 
     def __iter__(self) -> Iterator[Bijection]:
-        return iter(self.bijections)  # type: ignore[arg-type]
+        return iter(self.bijections)
 
     def __reversed__(self) -> Iterator[Bijection]:
-        return reversed(self.bijections)  # type: ignore[arg-type]
+        last_first: Iterator[Bijection] = reversed(self.bijections)
+        return last_first
 
     @overload
     def __getitem__(self, index: int) -> Bijection: ...
@@ -295,7 +315,8 @@ class Compose(Bijection):
 
     def __getitem__(self, index: int | slice) -> Bijection:
         part = self.bijections[index]
-        return Compose(part) if isinstance(index, slice) else part  # type: ignore[arg-type,return-value]
+        made: Bijection = Compose(part) if isinstance(index, slice) else part
+        return made
 
 
 class Inverse(Bijection):
@@ -568,10 +589,15 @@ class Flow(Density):
         else:
             require_inside(where, name, x, self.bijection.domain)
 
+    def _own_dtype(self) -> torch.dtype | None:
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return None
+
     def _require_own_dtype(self, where: str, **tensors: Tensor | None) -> None:
         """Raise ``ValueError`` if a tensor has another dtype than the weights."""
-        own = itertools.chain(self.parameters(), self.buffers())
-        dtype = next((t.dtype for t in own if t.is_floating_point()), None)
+        dtype = self._own_dtype()
         for name, tensor in tensors.items():
             if tensor is not None and dtype not in (None, tensor.dtype):
                 raise ValueError(

@@ -359,6 +359,7 @@ class ImageRealNVP(Flow):
             shape,
             context_dim=context_dim,
         )
+        self.alpha = alpha
 
     def check_values(self, where: str, name: str, x: Tensor) -> None:
         hint = (

@@ -39,6 +39,44 @@ class _LeanHardtanh(torch.autograd.Function):
         return tangent * (z.abs() < 1)
 
 
+class _HardtanhInPlace(torch.autograd.Function):
+    """The same in the memory of its argument, since a new array of that size would cost time.
+
+    It is never used under torch.func, and may have PyTorch's older form, which takes less time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z = x.clamp_(-1, 1)
+        ctx.mark_dirty(z)
+        ctx.save_for_backward(z)
+        ctx.save_for_forward(z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return torch.ops.aten.hardtanh_backward.default(grad, *ctx.saved_tensors, -1, 1)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Any:
+        (z,) = ctx.saved_tensors
+        return tangent.mul_(z.abs() < 1)  # in place, as the forward
+
+
+PRODUCTS = {"AddmmBackward0", "MmBackward0", "UnsafeViewBackward0"}
+
+
+def _was_just_computed(x: Tensor) -> bool:
+    """Whether ``x`` is a linear layer's own result: not a leaf, not a view that a hook has made."""
+    if x.grad_fn is None or x.grad_fn.name() not in PRODUCTS:
+        return False
+    try:
+        x.untyped_storage()
+    except NotImplementedError:  # under torch.func a tensor has no memory of its own
+        return False
+    return True
+
+
 class Hardtanh(nn.Module):
     """``min(max(x, -1), 1)``: what a unit says far from the data is what it says at their edge.
 
@@ -47,10 +85,18 @@ class Hardtanh(nn.Module):
     of the memory. For small arrays (below 65,536 numbers) and in compiled code this is PyTorch's
     own function.
 
+    Args:
+        inplace: whether the argument is overwritten where a linear layer has just computed it. Use
+            it only where nothing else reads that layer's output.
+
     Example:
         >>> Hardtanh()(torch.tensor([-3.0, 0.5, 2.0])).tolist()
         [-1.0, 0.5, 1.0]
     """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         """``(...)`` to ``(...)``."""
@@ -59,7 +105,8 @@ class Hardtanh(nn.Module):
         plain = not torch.is_grad_enabled() or torch.compiler.is_compiling()
         if plain or torch.jit.is_tracing() or x.numel() < 2**16:
             return nn.functional.hardtanh(x)
-        made: Tensor = _LeanHardtanh.apply(x)  # type: ignore[no-untyped-call]
+        lean = _HardtanhInPlace if self.inplace and _was_just_computed(x) else _LeanHardtanh
+        made: Tensor = lean.apply(x)  # type: ignore[no-untyped-call]
         return made
 
 
@@ -68,8 +115,8 @@ class MLP(nn.Module):
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
     The others' weights start as LeCun's rule has it, which keeps the variance of what passes
-    through.
-    An activation after the last layer would let it make numbers of one sign only.
+    through. An
+    activation after the last layer would let it make numbers of one sign only.
 
     Args:
         inputs: the number of inputs.
@@ -115,7 +162,7 @@ class MLP(nn.Module):
         *within, last = (nn.Linear(*pair) for pair in itertools.pairwise(widths))
         for layer in within:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
-            layers += [layer, activation() if activation is not None else Hardtanh()]
+            layers += [layer, activation() if activation is not None else Hardtanh(inplace=True)]
         _start_at_zero(last)
         self.layers = nn.Sequential(*layers, last)
 

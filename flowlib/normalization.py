@@ -141,8 +141,10 @@ class BatchNorm(_ChannelAffine):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Take the running statistics from a batch if there are none yet: without this start, the
-        first hundred steps are lost."""
+        """Take the running statistics from a batch, unless they have been set before.
+
+        Without this start the first hundred steps are lost.
+        """
         fresh = not self.running_mean.any() and bool((self.running_var == 1).all())
         if fresh and self._has_deviations(x):
             var, mean = self._measure(x)

@@ -575,7 +575,7 @@ def _random_streams(device: torch.device) -> Iterator[Callable[[int, int], None]
 
 def _mixed(seed: int, step: int) -> int:
     """One number of two, so that neighbouring seeds share no stream."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
 
 
 # --- rows ---------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
 
+import filelock
 import pytest
 
 from tools import notebooks, site
@@ -26,10 +28,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The site, built from nothing, every warning an error."""
-    folder = tmp_path_factory.mktemp("site") / "html"
-    site.build(folder, fresh=True)
-    return folder
+    """The site, built from nothing, every warning an error; once for all processes of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with filelock.FileLock(folder / "site.lock"):
+        if not (folder / "site.done").exists():
+            site.build(folder / "html", fresh=True)
+            (folder / "site.done").touch()
+    return folder / "html"
 
 
 @pytest.fixture(scope="session")
@@ -115,46 +122,100 @@ def content_pages() -> list[str]:
 # --- explorers ----------------------------------------------------------------------------
 
 
-def on_site(one: Watch, explorer: str, root: str):
-    """The first explorer of that name on the chapters' pages, scrolled to."""
-    for path in content_pages():
-        if path.startswith("chapters"):
-            one.page.goto(f"{root}/{path}", wait_until="load")
-            found = one.page.locator(f'.fl-explorer[data-explorer="{explorer}"]')
-            if found.count():
-                return _alive(found.first)
-    pytest.fail(f"no chapter shows {explorer}")
-
-
 def alone(one: Watch, widget):
     """A new explorer on a page of its own, long enough to scroll, without a kernel."""
-    bundle, _ = widget._repr_mimebundle_()
     head = '<meta name="viewport" content="width=device-width">'
-    one.page.set_content(head + bundle["text/html"] + '<div style="height: 3000px"></div>')
-    return _alive(one.page.locator(".fl-explorer"))
-
-
-def _alive(explorer):
-    explorer.and_(explorer.page.locator('[data-alive="true"]')).wait_for()
+    page = widget._repr_mimebundle_()[0]["text/html"]
+    page = page.replace("</script>", "root.model = model;\n</script>")  # boot.js's, for `each`
+    one.page.set_content(head + page + '<div style="height: 3000px"></div>')
+    explorer = one.page.locator('.fl-explorer[data-alive="true"]')
+    explorer.wait_for()
     explorer.scroll_into_view_if_needed()
     return explorer
 
 
-def settle(explorer) -> None:
-    """Wait for the redraw of the changes so far."""
-    explorer.evaluate(
-        "() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))"
+def settle(shown) -> None:
+    """Wait for the redraw of the changes so far, of an explorer or a page."""
+    shown.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+
+def each(explorer, states: list[dict], look: str) -> list:
+    """What `look`, a function of the explorer, finds in each of the states, on one page.
+
+    A state's traits are set on the page's own model, as a kernel would set them.
+    """
+    return explorer.evaluate(
+        """async (e, [states, look]) => {
+          const find = eval(look), found = [];
+          for (const state of states) {
+            for (const [name, value] of Object.entries(state)) e.model.set(name, value);
+            await new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
+            found.push(await find(e));
+          }
+          return found;
+        }""",
+        [states, look],
     )
+
+
+READOUTS = """(e) => Object.fromEntries([...e.querySelectorAll("[data-readout]")]
+  .filter((o) => o.offsetParent)
+  .map((o) => [o.dataset.readout, Number(o.dataset.value)]))"""
 
 
 def readouts(explorer) -> dict[str, float]:
     """Every visible number that the explorer shows, in full precision."""
     settle(explorer)
-    shown = explorer.evaluate(
-        "e => Object.fromEntries([...e.querySelectorAll('[data-readout]')]"
-        ".filter(o => o.offsetParent).map(o => [o.dataset.readout, o.dataset.value]))"
+    return explorer.evaluate(READOUTS)
+
+
+def state(explorer, *names: str):
+    """Those of its data attributes, as numbers and lists: one, or a list of several."""
+    settle(explorer)
+    data = explorer.evaluate("e => ({...e.dataset})")
+    found = [_parsed(data[name]) for name in names]
+    return found[0] if len(names) == 1 else found
+
+
+def _parsed(text: str):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return json.loads(f"[{text}]")  # numbers with commas between them
+
+
+def solved(explorer) -> bool:
+    """Whether the task that is shown is."""
+    settle(explorer)
+    return explorer.locator("[data-task]:visible").get_attribute("data-solved") == "true"
+
+
+def cut(explorer) -> list[str]:
+    """What reaches beyond the explorer's right edge, but for curves that end at a plane's edge."""
+    return explorer.evaluate(
+        """(e) => {
+          const { right } = e.getBoundingClientRect();
+          return [...e.querySelectorAll(':not([data-explorer="WarpExplorer"] path)')]
+            .filter((n) => n.getBoundingClientRect().right > right + 1)
+            .map((n) => n.outerHTML.slice(0, 100));
+        }"""
     )
-    return {name: float(value) for name, value in shown.items()}
+
+
+def too_small(explorer, targets: str) -> int:
+    """How many of the targets are too small for a finger."""
+    return explorer.locator(targets).evaluate_all(
+        "all => all.map(n => n.getBoundingClientRect())"
+        ".filter(b => Math.min(b.width, b.height) < 24).length"
+    )
+
+
+def smallest_words(explorer) -> float:
+    """The size of the smallest words of a picture, in pixels of the screen."""
+    return explorer.locator("svg text").evaluate_all(
+        "all => Math.min(...all.map(t =>"
+        " parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a))"
+    )
 
 
 def put_sliders(explorer, values: dict[str, float]) -> None:

@@ -1,8 +1,9 @@
-"""What all tests share: quiet, seeded, on two threads."""
+"""What all tests share: quiet, seeded, on one thread, and in any number of processes."""
 
 import os
 
 os.environ["FLOWLIB_PROGRESS"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; kernels have it from here
 import matplotlib
 
 matplotlib.use("agg")  # here only: the kernels of the notebooks draw inline
@@ -20,3 +21,10 @@ settings.load_profile("book")
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """A notebook's cells share a kernel, so that they go to one process, the longest work first."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

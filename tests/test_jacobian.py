@@ -26,17 +26,10 @@ from flowlib import (
 )
 from flowlib.widgets import JacobianExplorer
 from tests import browser
+from tests.browser import solved, state
+from tests.models import shaken
 
 in_browser = pytest.mark.browser
-
-
-def shaken(flow, seed=0):
-    """The flow with random weights, as if it were trained, in float64."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weights in flow.parameters():
-            weights.add_(0.4 * torch.randn(weights.shape, generator=draw))
-    return flow.double().eval()
 
 
 def some_points(count, dim, seed=0):
@@ -45,9 +38,11 @@ def some_points(count, dim, seed=0):
 
 
 def realnvp(dim, n_layers=4):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dim)
-        return shaken(RealNVP(dim, n_layers=n_layers, hidden=(16,)))
+    return shaken(lambda: RealNVP(dim, n_layers=n_layers, hidden=(16,)), seed=dim)
+
+
+def linear():
+    return shaken(lambda: Flow(LULinear(3), StandardNormal(3)))
 
 
 class Matrix(Bijection):
@@ -84,9 +79,9 @@ def go(jac, **traits):
         jac.locator(f'[data-step="{traits["step"]}"]').click()
     if "composed" in traits and jac.locator("[data-composed]").count():  # not of a single step
         jac.locator(f'[data-composed="{str(traits["composed"]).lower()}"]').click()
-    if "sort" in traits and jac.get_attribute("data-sort") != str(traits["sort"]).lower():
+    if "sort" in traits and state(jac, "sort") != traits["sort"]:
         jac.locator('[data-action="sort"]').click()
-    while "point" in traits and jac.get_attribute("data-point") != str(traits["point"]):
+    while "point" in traits and state(jac, "point") != traits["point"]:
         jac.locator('[data-action="next"]').click()
         browser.settle(jac)
     browser.settle(jac)
@@ -98,11 +93,6 @@ def said(jac):
     return jac.locator(".fl-say").inner_text()
 
 
-def solved(jac):
-    browser.settle(jac)
-    return jac.locator("[data-task]").get_attribute("data-solved") == "true"
-
-
 # --- its numbers --------------------------------------------------------------------------
 
 
@@ -112,16 +102,20 @@ def solved(jac):
     [
         pytest.param(realnvp(4), id="realnvp-4"),
         pytest.param(realnvp(6), id="realnvp-6"),
-        pytest.param(shaken(Flow(LULinear(3), StandardNormal(3))), id="linear-3"),
+        pytest.param(linear(), id="linear-3"),
     ],
 )
 def test_every_readout_is_torchs(watch, flow):
     x = some_points(3, flow.event_shape[0])
     widget = JacobianExplorer(flow, x)
     jac = browser.alone(watch(), widget)
-    states = itertools.product(range(3), range(len(widget.steps)), (False, True), (True, False))
-    for point, step, composed, sort in states:
-        go(jac, point=point, step=step, composed=composed, sort=sort)
+    names = ("point", "step", "composed", "sort")
+    cases = list(
+        itertools.product(range(3), range(len(widget.steps)), (False, True), (True, False))
+    )
+    states = [dict(zip(names, case, strict=True)) for case in cases]
+    found = browser.each(jac, states, browser.READOUTS)
+    for (point, step, composed, sort), shown in zip(cases, found, strict=True):
         jacobian, claimed = truth(flow, x[point], step, composed)
         structure = widget.steps[step]["structure"][composed]
         natural = list(range(len(jacobian)))
@@ -133,7 +127,6 @@ def test_every_readout_is_torchs(watch, flow):
             "slogdet": torch.linalg.slogdet(jacobian)[1].item(),
             "claimed": claimed,
         }
-        shown = browser.readouts(jac)
         if "zero_block" in shown:
             expected["zero_block"] = 0.0
             if widget.steps[step]["kept"] and not composed:
@@ -173,8 +166,7 @@ def test_elimination_with_swaps_and_singular_matrices(watch, matrix):
 
 @in_browser
 def test_a_wrong_order_is_called_wrong(watch):
-    flow = shaken(Flow(LULinear(3), StandardNormal(3)))
-    widget = JacobianExplorer(flow, some_points(1, 3), order=[2, 0, 1])
+    widget = JacobianExplorer(linear(), some_points(1, 3), order=[2, 0, 1])
     jac = browser.alone(watch(), widget)
     jacobian = np.array(widget.table[0][0]["jacobian"][0])[[2, 0, 1]][:, [2, 0, 1]]
     assert browser.readouts(jac)["zero_block"] == abs(np.triu(jacobian, 1)).max()
@@ -211,7 +203,7 @@ def test_the_task(watch):
         assert solved(jac) == (composed and step == first), (step, composed)
     jac.locator('[data-action="reset"]').click()
     assert not solved(jac)
-    assert jac.get_attribute("data-step") == "0"
+    assert state(jac, "step") == 0
 
 
 @in_browser
@@ -220,7 +212,7 @@ def test_a_flow_that_never_fills_has_another_task(watch):
         half_mask(2), nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 2)), Affine(1)
     )
     x = some_points(5, 2)
-    flow = shaken(Flow(Compose([ActNorm(2), layer]), StandardNormal(2)))
+    flow = shaken(lambda: Flow(Compose([ActNorm(2), layer]), StandardNormal(2)))
     best = flow.bijection(x)[1].argmax().item()
     jac = browser.alone(watch(), JacobianExplorer(flow, x))
     jac.locator('[data-action="all"]').click()
@@ -239,12 +231,10 @@ def test_a_drag_snaps_to_the_nearest_point(watch, theme):
     box = [dots.nth(k).bounding_box() for k in range(6)]
     handle = jac.locator('[data-handle="point"]')
     browser.drag(one.page, handle, box[3]["x"] - box[0]["x"] + 6, box[3]["y"] - box[0]["y"] - 5)
-    browser.settle(jac)
-    assert jac.get_attribute("data-point") == "3"
-    assert jac.get_attribute("data-custom") == ""
+    assert state(jac, "point") == 3
+    assert state(jac, "custom") == []
     dots.nth(4).click(force=True)
-    browser.settle(jac)
-    assert jac.get_attribute("data-point") == "4"
+    assert state(jac, "point") == 4
     assert "point 5 of 6" in handle.get_attribute("aria-valuetext")
 
 
@@ -257,12 +247,10 @@ def test_touch_moves_the_point_and_not_the_page(watch):
     before = one.page.evaluate("scrollY")
     start, end = (jac.locator("[data-point]").nth(k).bounding_box() for k in (0, 1))
     browser.swipe(one, handle, end["x"] - start["x"], end["y"] - start["y"])
-    browser.settle(jac)
-    assert jac.get_attribute("data-point") == "1"
+    assert state(jac, "point") == 1
     assert one.page.evaluate("scrollY") == before
     jac.locator('[data-step="2"]').tap()
-    browser.settle(jac)
-    assert jac.get_attribute("data-step") == "2"
+    assert state(jac, "step") == 2
 
 
 @in_browser
@@ -272,18 +260,15 @@ def test_keyboard(watch):
     jac = browser.alone(one, widget)
     jac.locator('[data-step="1"]').focus()
     one.page.keyboard.press("ArrowRight")
-    browser.settle(jac)
-    assert jac.get_attribute("data-step") == "2"
+    assert state(jac, "step") == 2
     assert jac.locator('[data-step="2"]').evaluate("e => e === document.activeElement")
     x = np.array([steps[0]["input"] for steps in widget.table])
     jac.locator('[data-handle="point"]').focus()
     one.page.keyboard.press("ArrowUp")
-    browser.settle(jac)
-    point = int(jac.get_attribute("data-point"))
+    point = state(jac, "point")
     assert x[point, 1] > x[0, 1]
     jac.locator('[data-action="previous"]').press("Enter")
-    browser.settle(jac)
-    assert jac.get_attribute("data-point") == str((point - 1) % 6)
+    assert state(jac, "point") == (point - 1) % 6
     jac.locator(".fl-heat").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         one.page.keyboard.press(key)
@@ -298,11 +283,9 @@ def test_other_axes_and_names(watch):
     names = ["bill", "flipper", "mass", "<age>"]
     jac = browser.alone(watch(), JacobianExplorer(realnvp(4), some_points(4, 4), names))
     jac.locator('[data-axis="0"]').select_option("3")
-    browser.settle(jac)
-    assert jac.get_attribute("data-axes") == "3,1"
+    assert state(jac, "axes") == [3, 1]
     jac.locator('[data-axis="0"]').select_option("1")
-    browser.settle(jac)
-    assert jac.get_attribute("data-axes") == "1,3"
+    assert state(jac, "axes") == [1, 3]
     jac.locator(".fl-heat").press("ArrowDown")
     browser.settle(jac)
     assert "(x₁: bill)" in jac.locator("[data-cell]").inner_text()
@@ -320,8 +303,7 @@ def test_with_a_kernel_the_point_goes_anywhere(watch):
     jac = one.page.locator('.fl-explorer[data-alive="true"]')
     jac.wait_for()
     browser.drag(one.page, jac.locator('[data-handle="point"]'), -60, -40)
-    browser.settle(jac)
-    custom = [float(v) for v in jac.get_attribute("data-custom").split(",")]
+    custom = state(jac, "custom")
     x = widget.table[0][0]["input"]
     assert custom[2:] == x[2:]
     assert custom[0] < x[0] - 0.1
@@ -334,8 +316,7 @@ def test_with_a_kernel_the_point_goes_anywhere(watch):
     expected = widget.answer["steps"][1]["claimed"][0]
     assert browser.readouts(jac)["slogdet"] == pytest.approx(expected, abs=1e-6)
     jac.locator('[data-action="next"]').click()
-    browser.settle(jac)
-    assert jac.get_attribute("data-custom") == ""
+    assert state(jac, "custom") == []
 
 
 # --- the Python side ----------------------------------------------------------------------
@@ -444,7 +425,7 @@ def test_bad_arguments(arguments, error, message):
         ({"step": -1}, "step: expected an index"),
         ({"axes": [1, 1]}, "axes: expected two different coordinates from 0 to 3"),
         ({"axes": [0, 4]}, "axes"),
-        ({"custom": [1.0]}, "custom: expected 4 finite numbers or none"),
+        ({"custom": [1.0]}, r"custom: expected finite numbers of shape \(4,\) or an empty list"),
         ({"custom": [0, 0, 0, math.inf]}, "custom"),
         ({"custom": ["a", 0, 0, 0]}, "custom"),
     ],

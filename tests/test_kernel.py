@@ -1,5 +1,6 @@
 """Explorers with a kernel: in JupyterLab, and under the older widgets that Colab has."""
 
+import json
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ from nbclient import NotebookClient
 from tests import browser
 from tests.test_explorers import all_faces
 from tools import notebooks
+
+pytestmark = pytest.mark.xdist_group("lab")  # one server for all
 
 
 def notebook(cells):
@@ -63,47 +66,62 @@ def lab(tmp_path_factory):
         server.wait(timeout=30)
 
 
+CELLS = [
+    """import json
+from flowlib import widgets
+name, traits = json.load(open("face.json"))
+make = lambda: getattr(widgets, name)(**traits)
+it = make()
+print("here is", name, *traits.values(), ".")
+it""",
+    """print(name, *traits.values(), "moved in the kernel:", it.state() != make().state())""",
+    """for trait, value in make().state().items():
+    setattr(it, trait, value)""",
+]
+
+
+@pytest.fixture(scope="module")
+def at_lab(chromium, lab):
+    """A notebook in JupyterLab with a kernel at its side, which shows what face.json names."""
+    address, token, folder = lab
+    nbformat.write(notebook(CELLS), folder / "explorer.ipynb")
+    one = browser.Watch(chromium, (address,), viewport={"width": 1280, "height": 1400})
+    one.page.set_default_timeout(60_000)
+    one.page.goto(f"{address}/lab/tree/explorer.ipynb?token={token}")
+    one.page.locator(".jp-Notebook .jp-CodeCell").nth(len(CELLS) - 1).wait_for()
+    one.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    yield one
+    one.context.close()
+
+
 @pytest.mark.browser
 @all_faces
-def test_in_jupyterlab_kernel_and_page_hear_each_other(chromium, lab, explorer, traits):
-    address, token, folder = lab
-    name = "-".join([explorer.__name__, *traits.values()]) + ".ipynb"
-    cells = [
-        f"from flowlib.widgets import {explorer.__name__} as E\nit = E(**{traits})\nit",
-        f"print('moved in the kernel:', it.state() != E(**{traits}).state())",
-        f"for name, value in E(**{traits}).state().items():\n    setattr(it, name, value)",
-    ]
-    nbformat.write(notebook(cells), folder / name)
-    one = browser.Watch(chromium, (address,), viewport={"width": 1280, "height": 1400})
-    try:
-        page = one.page
-        page.set_default_timeout(60_000)
-        page.goto(f"{address}/lab/workspaces/{name[:-6]}/tree/{name}?token={token}")
-        page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+def test_in_jupyterlab_kernel_and_page_hear_each_other(lab, at_lab, explorer, traits):
+    page, said = at_lab.page, " ".join([explorer.__name__, *traits.values()])
+    (lab[2] / "face.json").write_text(json.dumps([explorer.__name__, traits]))
 
-        def run(cell):
-            page.locator(".jp-Notebook .jp-CodeCell").nth(cell).locator(".cm-content").click()
-            page.keyboard.press("Shift+Enter")
+    def run(cell):
+        page.locator(".jp-Notebook .jp-CodeCell").nth(cell).locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
 
-        run(0)
-        shown = page.locator(".jp-OutputArea .fl-explorer[data-alive='true']")
-        shown.wait_for()
-        assert shown.count() == 1
-        state = "() => JSON.stringify(document.querySelector('.fl-explorer').dataset)"
-        start = page.evaluate(state)
-        shown.locator(".fl-grab, input[type='range']").first.focus()
-        for _ in range(3):
-            page.keyboard.press("ArrowUp")
-        page.wait_for_function(f"before => ({state})() !== before", arg=start)
-        page.wait_for_timeout(300)  # the kernel is told at its own pace
-        run(1)
-        page.get_by_text("moved in the kernel: True").wait_for()
-        run(2)
-        page.wait_for_function(f"before => ({state})() === before", arg=start)
-    finally:
-        one.context.close()
-    assert not [wrong for wrong in one.wrong if wrong.startswith(("outside", "page error"))]
+    run(0)
+    page.locator(".jp-OutputArea").get_by_text(f"here is {said} .").wait_for()
+    shown = page.locator(".jp-OutputArea .fl-explorer[data-alive='true']")
+    shown.wait_for()
+    assert shown.count() == 1
+    state = "() => JSON.stringify(document.querySelector('.fl-explorer').dataset)"
+    start = page.evaluate(state)
+    shown.locator(".fl-grab, input[type='range']").first.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowUp")
+    page.wait_for_function(f"before => ({state})() !== before", arg=start)
+    page.wait_for_timeout(300)  # the kernel is told at its own pace
+    run(1)
+    page.get_by_text(f"{said} moved in the kernel: True").wait_for()
+    run(2)
+    page.wait_for_function(f"before => ({state})() === before", arg=start)
+    found, at_lab.wrong = at_lab.wrong, []
+    assert not [wrong for wrong in found if wrong.startswith(("outside", "page error"))]
 
 
 def test_what_a_cell_publishes_under_the_widgets_that_colab_has():

@@ -10,6 +10,7 @@ from traitlets import TraitError
 from flowlib import ElementwiseAffine, Flow, StandardNormal
 from flowlib.widgets import KLExplorer
 from tests import browser
+from tests.browser import solved
 
 pytestmark = pytest.mark.browser
 DEFAULT = {"bumps": [[-2.5, 0.6], [2.5, 0.6]], "weight": 0.5, "q": [0.5, 1.0]}
@@ -41,18 +42,17 @@ def divergence(log_a, log_b):
 
 def state(kl):
     """The explorer's state, and every number shown, in full precision."""
-    shown = browser.readouts(kl)
-    data = kl.evaluate("e => ({ ...e.dataset })")
-    a, sa, b, sb = (float(v) for v in data["bumps"].split(","))
-    q = [float(v) for v in data["q"].split(",")]
-    return {"bumps": [[a, sa], [b, sb]], "weight": float(data["weight"]), "q": q}, shown
+    (a, sa, b, sb), weight, q = browser.state(kl, "bumps", "weight", "q")
+    return {"bumps": [[a, sa], [b, sb]], "weight": weight, "q": q}, browser.readouts(kl)
+
+
+def pairs(text):
+    return [[float(v) for v in pair.split(",")] for pair in text.split(";")]
 
 
 def minima(kl):
     browser.settle(kl)
-    return [
-        [float(v) for v in pair.split(",")] for pair in kl.get_attribute("data-minima").split(";")
-    ]
+    return pairs(kl.get_attribute("data-minima"))
 
 
 def slide(kl, kind):
@@ -61,9 +61,23 @@ def slide(kl, kind):
     return state(kl)
 
 
-def solved(kl):
-    browser.settle(kl)
-    return kl.locator("[data-task]").get_attribute("data-solved")
+# Presses a button and says where q ends: (q, minima, reverse KL before, and after).
+SLID = """async (e) => {
+  const reverse = () => Number(e.querySelector('[data-readout="reverse"]').dataset.value);
+  const before = reverse();
+  e.querySelector('[data-slide="%s"]').click();
+  while (e.dataset.sliding === "true") await new Promise(requestAnimationFrame);
+  await new Promise(requestAnimationFrame);
+  return [e.dataset.q, e.dataset.minima, before, reverse()];
+}"""
+
+
+def slid(one, states, kind):
+    """Each of the states, and what became of it."""
+    kl = browser.alone(one, KLExplorer())
+    for given, found in zip(states, browser.each(kl, states, SLID % kind), strict=True):
+        q, places, before, after = found
+        yield given, pairs(q)[0], pairs(places), before, after
 
 
 def draw_state(rng):
@@ -87,36 +101,35 @@ CORNERS = [
 
 
 def test_its_numbers_are_flowlibs(watch):
-    one, rng = watch(), random.Random(0)
-    for given in [DEFAULT, *CORNERS, *(draw_state(rng) for _ in range(60))]:
-        kept, shown = state(browser.alone(one, KLExplorer(**given)))
-        assert kept == given
+    rng = random.Random(0)
+    states = [DEFAULT, *CORNERS, *(draw_state(rng) for _ in range(60))]
+    kl = browser.alone(watch(), KLExplorer())
+    for given, shown in zip(states, browser.each(kl, states, browser.READOUTS), strict=True):
         log_p, log_q = log_data(given["bumps"], given["weight"]), log_model(*given["q"])
         expected = {"forward": divergence(log_p, log_q), "reverse": divergence(log_q, log_p)}
         for name, value in expected.items():
             assert math.isclose(shown[name], value, rel_tol=1e-9, abs_tol=1e-7), (name, given)
         assert [shown["m"], shown["s"]] == given["q"]
+    for given in CORNERS:  # and on a page of its own
+        assert state(browser.alone(watch(), KLExplorer(**given)))[0] == given
 
 
 def test_forward_slides_to_the_moments_from_anywhere(watch):
-    one, rng = watch(reduced_motion="reduce"), random.Random(1)
-    for given in [CORNERS[3], *(draw_state(rng) for _ in range(15))]:
-        kl = browser.alone(one, KLExplorer(**given))
+    rng = random.Random(1)
+    states = [CORNERS[3], *(draw_state(rng) for _ in range(15))]
+    for given, q, places, _, _ in slid(watch(reduced_motion="reduce"), states, "forward"):
         p = log_data(given["bumps"], given["weight"]).exp()
         mean = torch.trapezoid(p * GRID, GRID).item()
         sd = torch.trapezoid(p * (GRID - mean) ** 2, GRID).sqrt().item()
-        kept, _ = slide(kl, "forward")
-        assert kept["q"] == pytest.approx([mean, sd], abs=1e-4)
-        assert minima(kl) == [pytest.approx([mean, sd], abs=1e-9)]
+        assert q == pytest.approx([mean, sd], abs=1e-4)
+        assert places == [pytest.approx([mean, sd], abs=1e-9)]
 
 
 def test_reverse_slides_to_where_the_gradient_vanishes(watch):
-    one, rng = watch(reduced_motion="reduce"), random.Random(2)
-    for given in [CORNERS[0], CORNERS[2], *(draw_state(rng) for _ in range(20))]:
-        kl = browser.alone(one, KLExplorer(**given))
-        before = state(kl)[1]["reverse"]
-        kept, shown = slide(kl, "reverse")
-        m, log_s = torch.tensor([kept["q"][0], math.log(kept["q"][1])], dtype=torch.float64)
+    rng = random.Random(2)
+    states = [CORNERS[0], CORNERS[2], *(draw_state(rng) for _ in range(20))]
+    for given, q, places, before, after in slid(watch(reduced_motion="reduce"), states, "reverse"):
+        m, log_s = torch.tensor([q[0], math.log(q[1])], dtype=torch.float64)
         m.requires_grad_()
         log_s.requires_grad_()
         log_q = torch.distributions.Normal(m, log_s.exp()).log_prob(GRID)
@@ -124,9 +137,9 @@ def test_reverse_slides_to_where_the_gradient_vanishes(watch):
         loss = torch.trapezoid(log_q.exp() * (log_q - log_p), GRID)
         slopes = torch.stack(torch.autograd.grad(loss, [m, log_s]))
         assert slopes.abs().max() < 1e-3, given
-        assert shown["reverse"] <= before + 1e-12
+        assert after <= before + 1e-12
         # and it is one of the minima that the landscape marks
-        assert min(math.dist(kept["q"], place) for place in minima(kl)) < 1e-3, given
+        assert min(math.dist(q, place) for place in places) < 1e-3, given
 
 
 @pytest.mark.parametrize(
@@ -203,7 +216,7 @@ def units(kl):
 def test_mouse_in_both_themes_and_the_task(watch, theme):
     one = watch(color_scheme=theme)
     kl = browser.alone(one, KLExplorer())
-    assert solved(kl) == "false"
+    assert not solved(kl)
     right, up = units(kl)
     height = 1 / math.sqrt(2 * math.pi)  # of q at first
     browser.drag(one.page, kl.locator('[data-handle="q"]'), 2 * right, -0.2 * up)
@@ -211,7 +224,7 @@ def test_mouse_in_both_themes_and_the_task(watch, theme):
     assert kept["q"] == pytest.approx([2.5, height / (height + 0.2)], abs=0.03)
     assert shown["reverse"] < 0.75
     assert shown["forward"] > 2
-    assert solved(kl) == "true"
+    assert solved(kl)
     assert "log 2 = 0.69 nats" in kl.locator("[data-task]").inner_text()
     browser.drag(one.page, kl.locator('[data-handle="q-map"]'), -50, -60)
     there = state(kl)[0]["q"]
@@ -219,7 +232,7 @@ def test_mouse_in_both_themes_and_the_task(watch, theme):
     assert there[1] > 1.2
     browser.drag(one.page, kl.locator('[data-handle="bump-1"]'), right, 0)
     assert state(kl)[0]["bumps"][0] == pytest.approx([-1.5, 0.6], abs=0.05)
-    assert solved(kl) == "false"
+    assert not solved(kl)
 
 
 def test_at_the_top_the_scale_makes_room(watch):
@@ -257,8 +270,8 @@ def test_it_is_rebuilt_for_another_width(watch):
     kl = browser.alone(one, KLExplorer())
     wide = kl.locator("svg").first.get_attribute("viewBox")
     one.page.set_viewport_size({"width": 320, "height": 800})
-    one.page.wait_for_timeout(100)
-    assert kl.locator("svg").first.get_attribute("viewBox") != wide
+    other = one.page.locator(f'svg:not([viewBox="{wide}"])')
+    kl.locator("svg").first.and_(other).wait_for()
     kl.locator('[data-handle="q"]').focus()
     one.page.keyboard.press("ArrowRight")
     assert state(kl)[0]["q"] == pytest.approx([0.55, 1.0])
@@ -276,7 +289,7 @@ def test_presets_reset_and_words(watch):
         kl.locator(f'[data-preset="{preset}"]').click()
         assert len(minima(kl)) == places, preset
         assert words in says.inner_text(), preset
-        assert solved(kl) == "false"
+        assert not solved(kl)
     kl.locator('[data-action="reset"]').click()
     assert state(kl)[0] == DEFAULT
     slide(kl, "forward")
@@ -286,9 +299,9 @@ def test_presets_reset_and_words(watch):
     slide(kl, "reverse")
     assert "sits on one bump" in says.inner_text()
     assert "q is 2.0 times as dense as the data" in says.inner_text()
-    assert solved(kl) == "true"
+    assert solved(kl)
     kl.locator('[data-preset="unequal"]').click()
-    assert solved(kl) == "false"
+    assert not solved(kl)
     assert "with w from 0.4 to 0.6" in kl.locator("[data-task]").inner_text()
 
 

@@ -17,17 +17,15 @@ from flowlib import (
 )
 from flowlib.widgets import LayersExplorer
 from tests import browser
+from tests.browser import solved
+from tests.models import shaken
 
 in_browser = pytest.mark.browser
 
 
 def make(n_layers=3, points=40):
+    flow = shaken(lambda: RealNVP(2, n_layers=n_layers, hidden=(8,)), seed=3)
     draw = torch.Generator().manual_seed(3)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(3)
-        flow = RealNVP(2, n_layers=n_layers, hidden=(8,)).double()
-        for p in flow.parameters():
-            p.add_(0.4 * torch.randn(p.shape, generator=draw))
     return flow, 1.3 * torch.randn(points, 2, generator=draw).double()
 
 
@@ -49,11 +47,6 @@ def shown_points(explorer, half):
 def reach(explorer):
     """Half the width of the plane, from the radius of the inner circle, which is 1."""
     return 160 / float(explorer.locator("svg circle").first.get_attribute("r"))
-
-
-def solved(explorer):
-    browser.settle(explorer)
-    return explorer.locator("[data-task]").get_attribute("data-solved") == "true"
 
 
 @in_browser
@@ -210,7 +203,7 @@ def test_four_hundred_points_make_a_page_that_loads():
         ((RealNVP(2), None), TypeError, "expected points x"),
         ((RealNVP(2), torch.zeros(5, 3)), ValueError, r"2 to 600 points, got shape \(5, 3\)"),
         ((RealNVP(2), torch.zeros(601, 2)), ValueError, r"got shape \(601, 2\)"),
-        ((RealNVP(3), torch.zeros(5, 2)), ValueError, r"on the plane, got one on \(3,\)"),
+        ((RealNVP(3), torch.zeros(5, 2)), ValueError, r"for a flow on \(3,\)"),
         (
             (Flow(LULinear(2), DiagonalNormal([0.0, 0.0], [1.0, 1.0])), torch.zeros(5, 2)),
             ValueError,

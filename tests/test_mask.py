@@ -1,16 +1,16 @@
 """MaskExplorer in a real browser: degrees, masks and paths are flowlib.made's."""
 
 import base64
-import json
 import random
 
 import pytest
 import torch
 from traitlets import TraitError
 
-from flowlib.made import cyclic_degrees, hidden_mask, output_mask, path_counts, ranks_of
+from flowlib.masks import cyclic_degrees, hidden_mask, output_mask, path_counts, ranks_of
 from flowlib.widgets.mask import MaskExplorer
 from tests import browser
+from tests.browser import solved, state
 
 in_browser = pytest.mark.browser
 
@@ -58,37 +58,6 @@ READ = """(e) => {
   };
 }"""
 
-# One page whose model is at hand: window.put(changes) sets traits, and waits for the redraw.
-HARNESS = """async ([esm, css, state]) => {
-  document.body.innerHTML = '<div></div>';
-  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
-  const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" }));
-  const heard = {};
-  const model = {
-    get: (name) => state[name],
-    set: (name, value) => {
-      state[name] = value;
-      (heard[`change:${name}`] ?? []).forEach((f) => f());
-    },
-    on: (event, f) => (heard[event] ??= []).push(f), off: () => {}, save_changes: () => {},
-  };
-  const el = document.body.firstChild;
-  (await import(url)).default.render({ model, el });
-  const read = eval(%s);
-  window.put = async (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    await new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
-    return read(el);
-  };
-}"""
-
-
-def state(explorer, *names):
-    browser.settle(explorer)
-    data = explorer.evaluate("e => ({...e.dataset})")
-    found = [json.loads(data[name]) for name in names]
-    return found[0] if len(names) == 1 else found
-
 
 def read(explorer):
     browser.settle(explorer)
@@ -111,11 +80,6 @@ def lit(explorer, what):
           : [...e.querySelectorAll(`[data-${what}].fl-lit`)].map((n) => n.dataset[what]).sort()""",
         what,
     )
-
-
-def solved(explorer):
-    browser.settle(explorer)
-    return explorer.locator("[data-task]").get_attribute("data-solved") == "true"
 
 
 # --- what it computes -----------------------------------------------------------------------
@@ -142,14 +106,9 @@ def settings(count):
 
 @in_browser
 def test_masks_paths_and_verdicts_are_flowlibs(watch):
-    page = watch().page
-    widget = MaskExplorer()
-    page.evaluate(HARNESS % json.dumps(READ), [str(widget._esm), widget._css, widget.state()])
     all_settings = list(settings(200))
-    shown = page.evaluate(
-        "async (all) => { const a = []; for (const s of all) a.push(await put(s)); return a }",
-        all_settings,
-    )
+    explorer = browser.alone(watch(), MaskExplorer())
+    shown = browser.each(explorer, all_settings, READ)
     for setting, got in zip(all_settings, shown, strict=True):
         names = ("order", "degrees", "flips")
         masks, counts, illegal, missing = truth(*(setting[name] for name in names))
@@ -319,6 +278,7 @@ def test_all_by_keyboard(watch):
     press("Enter")
     explorer.locator('[data-action="reset"]').focus()
     press("Enter")
+    browser.settle(explorer)
     explorer.locator("[data-mask='1'] [tabindex='0']").focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight"):
         press(key)
@@ -343,11 +303,7 @@ def test_all_by_keyboard(watch):
 def test_by_finger_on_a_phone(watch):
     one = watch(width=390, has_touch=True, is_mobile=True)
     explorer = browser.alone(one, MaskExplorer(dim=5, widths=[12, 5]))
-    small = explorer.evaluate(
-        """e => [...e.querySelectorAll(".fl-reach")].map((n) => n.getBoundingClientRect())
-          .filter((b) => Math.min(b.width, b.height) < 24).length"""
-    )
-    assert small == 0
+    assert browser.too_small(explorer, ".fl-reach") == 0
     link(explorer, 0, 0, 1).tap()
     assert state(explorer, "flips") == [[0, 0, 1]]
     link(explorer, 0, 0, 1).tap()
@@ -360,11 +316,7 @@ def test_by_finger_on_a_phone(watch):
     assert state(explorer, "degrees")[1][2] == 1 + degree % 4
     unit(explorer, 3, 3).tap()
     assert state(explorer, "chosen") == 3
-    sizes = explorer.evaluate(
-        "e => [...e.querySelectorAll('svg text')].map(t =>"
-        "parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"
-    )
-    assert min(sizes) >= 11
+    assert browser.smallest_words(explorer) >= 11
 
 
 @in_browser
@@ -460,26 +412,8 @@ def test_no_ordering_and_no_degrees_do_the_task():
 
 
 @in_browser
-@pytest.mark.parametrize("traits", [{}, {"dim": 8, "widths": [12, 12, 12], "chosen": 5}])
-def test_on_the_narrowest_phone_nothing_is_cut(watch, traits):
-    one = watch(width=320, has_touch=True, is_mobile=True)
-    shown = browser.alone(one, MaskExplorer(**traits))
-    assert one.page.evaluate("document.documentElement.scrollWidth") <= 320
-    cut = shown.evaluate(
-        "e => [...e.querySelectorAll('*')].filter("
-        "n => n.getBoundingClientRect().right > e.getBoundingClientRect().right + 1).length"
-    )
-    assert cut == 0
-
-
-@in_browser
-def test_every_control_has_a_name(watch):
+def test_every_unit_link_and_pair_has_a_name(watch):
     shown = browser.alone(watch(), MaskExplorer(widths=[3, 4]))
-    nameless = shown.evaluate(
-        "e => [...e.querySelectorAll('input, button, [tabindex]')].filter(n =>"
-        " !(n.getAttribute('aria-label') || n.textContent.trim())).length"
-    )
-    assert nameless == 0
     for what in ("unit", "link", "pair"):
         assert shown.locator(f"[data-{what}]:not([aria-label])").count() == 0
 

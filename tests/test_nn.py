@@ -24,13 +24,14 @@ def saved_numbers(f, x):
 
 
 @pytest.mark.parametrize("shape", [(3, 5), LARGE])
-def test_hardtanh_is_pytorchs(shape):
+@pytest.mark.parametrize("inplace", [False, True])
+def test_hardtanh_is_pytorchs(shape, inplace):
     x = 2 * torch.randn(shape, dtype=torch.float64)
     x[0, :3] = torch.tensor([-1.0, 1.0, 0.0])
     x.requires_grad_()
     weights = torch.randn(shape, dtype=torch.float64)
     results = []
-    for f in (Hardtanh(), nn.Hardtanh()):
+    for f in (Hardtanh(inplace), nn.Hardtanh()):
         z = f(1 * x)
         (once,) = torch.autograd.grad((weights * z**2).sum(), x, create_graph=True)
         (twice,) = torch.autograd.grad((once * weights).sum(), x)
@@ -42,13 +43,34 @@ def test_hardtanh_is_pytorchs(shape):
         assert torch.equal(ours, theirs)
 
 
-def test_hardtanh_leaves_its_argument_alone():
-    for leaf in (False, True):
-        x = (2 * torch.randn(LARGE)).requires_grad_()
-        x = x if leaf else 1 * x
+@pytest.mark.parametrize("inplace", [False, True])
+def test_hardtanh_overwrites_only_what_a_linear_layer_has_just_computed(inplace):
+    leaf = (2 * torch.randn(LARGE)).requires_grad_()
+    product = nn.functional.linear(leaf, 2 * torch.eye(256))
+    for x, its_own in ((leaf, True), (1 * leaf, True), (product, not inplace)):
         before = x.detach().clone()
-        Hardtanh()(x).sum().backward()
-        assert torch.equal(x.detach(), before)
+        z = Hardtanh(inplace)(x)
+        assert torch.equal(x.detach(), before) == its_own
+        assert torch.equal(z.detach(), before.clamp(-1, 1))
+        z.sum().backward()
+
+
+def test_hardtanh_after_a_linear_layer_in_every_transform():
+    layer, x = nn.Linear(256, 256), torch.randn(LARGE)
+    nn.init.normal_(layer.weight)
+    results = []
+    for f in (Hardtanh(inplace=True), nn.Hardtanh()):
+        g = lambda x, f=f: f(layer(x)).square().sum()  # noqa: E731
+        tangent = torch.ones_like(x)
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(g(forward_ad.make_dual(x, tangent))).tangent
+        results.append([
+            torch.func.grad(g)(x), torch.vmap(torch.func.grad(g))(x[None]), torch.vmap(g)(x[None]),
+            torch.func.jvp(g, (x,), (tangent,))[1], dual,
+            torch.autograd.grad(g(x), layer.weight)[0],
+        ])  # fmt: skip
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_an_mlp_of_more_dimensions():
@@ -66,6 +88,7 @@ def test_an_mlp_of_more_dimensions():
 
 
 def test_hooks_do_not_mind():
+    """They hand on a view, which must not be overwritten."""
     mlp = MLP(4, (64, 64), 3)
     for layer in mlp.layers:
         layer.register_full_backward_hook(lambda *arguments: None)

@@ -9,7 +9,7 @@ from traitlets import TraitError
 
 from flowlib.widgets import Explorer, WarpExplorer
 from tools import address, notebooks, site
-from tools.mistakes import LEFT_OUT
+from tools.mistakes import LEFT_OUT, chosen
 
 ROOT = notebooks.ROOT
 
@@ -52,7 +52,13 @@ def test_an_example_address_reaches_every_place(tmp_path, monkeypatch):
         assert (copy / path).read_text() == (ROOT / path).read_text()
 
 
-def test_an_address_that_is_none():
+def test_every_mistake_names_one_test_and_can_be_made():
+    for mistake in chosen([]):
+        assert re.fullmatch(r"[\w/.-]+\.(py|ipynb)::.+", mistake["test"]), mistake["name"]
+        assert (ROOT / mistake["test"].split("::")[0]).exists(), mistake["name"]
+
+
+def test_an_address_that_is_not_valid():
     with pytest.raises(SystemExit, match="expected https://"):
         address.set_address("example.com/x")
 

@@ -12,6 +12,7 @@ from scipy.interpolate import PchipInterpolator
 from flowlib import Flow, LULinear, StandardNormal
 from flowlib.widgets import WarpExplorer
 from tests import browser
+from tests.browser import solved, state
 
 pytestmark = pytest.mark.browser
 ENTRIES = ("a11", "a12", "a21", "a22")
@@ -22,27 +23,18 @@ ENTRIES = ("a11", "a12", "a21", "a22")
 
 def numbers(warp):
     """The state, and every number shown, in full precision."""
-    shown = browser.readouts(warp)
-    matrix, point = (
-        [float(v) for v in warp.get_attribute(f"data-{name}").split(",")]
-        for name in ("matrix", "point")
-    )
-    return matrix, point, shown
-
-
-def put_sliders(warp, values):
-    browser.put_sliders(warp, dict(zip(ENTRIES, values, strict=True)))
+    return *state(warp, "matrix", "point"), browser.readouts(warp)
 
 
 def test_its_numbers_are_flowlibs(watch):
     warp = browser.alone(watch(), WarpExplorer())
     rng = random.Random(0)
     base = StandardNormal(2).double()
-    for _ in range(60):
-        put_sliders(warp, [rng.randrange(-60, 61) / 20 for _ in ENTRIES])
-        matrix, point, shown = numbers(warp)
-        a = torch.tensor(matrix, dtype=torch.float64).reshape(2, 2)
-        x = torch.tensor(point, dtype=torch.float64)
+    entries = [[rng.randrange(-60, 61) / 20 for _ in range(4)] for _ in range(60)]
+    x = torch.tensor(WarpExplorer().point, dtype=torch.float64)
+    states = [{"matrix": [row[:2], row[2:]]} for row in entries]
+    for given, shown in zip(states, browser.each(warp, states, browser.READOUTS), strict=True):
+        a = torch.tensor(given["matrix"], dtype=torch.float64)
         log_pz = base.log_prob(a @ x).item()
         assert math.isclose(shown["det"], torch.det(a).item(), abs_tol=1e-9)
         assert math.isclose(shown["area"], abs(shown["det"]), abs_tol=1e-12)
@@ -62,6 +54,12 @@ def test_its_numbers_are_flowlibs(watch):
                 )
                 log_px = flow.log_prob(x).item()
         assert math.isclose(shown["log_px"], log_px, abs_tol=1e-9)
+
+
+def test_every_entry_has_its_slider(watch):
+    warp = browser.alone(watch(), WarpExplorer())
+    browser.put_sliders(warp, dict(zip(ENTRIES, (-0.35, 1.1, 2.05, -3), strict=True)))
+    assert numbers(warp)[0] == [-0.35, 1.1, 2.05, -3]
 
 
 def test_a_flat_matrix_has_no_density(watch):
@@ -113,43 +111,22 @@ def test_touch_moves_the_handle_and_not_the_page(watch):
 def test_presets_reset_and_task(watch):
     one = watch()
     warp = browser.alone(one, WarpExplorer())
-
-    def solved():
-        return warp.locator("[data-task]:visible").get_attribute("data-solved")
-
-    for preset, expected in (
-        ("identity", "false"), ("rotation", "false"), ("stretch", "false"), ("shear", "true"),
-        ("flip", "false"), ("flat", "false"),
-    ):  # fmt: skip
+    for preset in ("identity", "rotation", "stretch", "shear", "flip", "flat"):
         warp.locator(f'[data-preset="{preset}"]:visible').click()
-        browser.settle(warp)
-        assert solved() == expected, preset
+        assert solved(warp) == (preset == "shear"), preset
     warp.locator('[data-preset="identity"]:visible').click()
     warp.locator('[data-handle="column-2"]').focus()
     for _ in range(8):
         one.page.keyboard.press("ArrowRight")
-    browser.settle(warp)
-    assert solved() == "true"
+    assert solved(warp)
     warp.locator('[data-action="reset"]:visible').click()
     assert numbers(warp)[0] == [1.25, 0.5, -0.25, 1.0]
-    assert solved() == "false"
+    assert not solved(warp)
 
 
 # --- the line -----------------------------------------------------------------------------
 
 KNOTS = np.arange(-3.0, 4.0)
-
-
-def state(warp, name):
-    browser.settle(warp)
-    return [float(v) for v in warp.get_attribute(f"data-{name}").split(",")]
-
-
-def show(warp, **traits):
-    """The same page with another explorer on it, made from Python with these traits."""
-    one = warp.page
-    one.set_content(WarpExplorer(**traits)._repr_mimebundle_()[0]["text/html"])
-    one.locator('.fl-explorer[data-alive="true"]').wait_for()
 
 
 def random_knots(rng):
@@ -161,14 +138,13 @@ def test_the_lines_numbers_are_scipys_and_flowlibs(watch):
     rng = np.random.default_rng(0)
     base = StandardNormal(1).double()
     warp = browser.alone(watch(), WarpExplorer(view="line"))
-    for _ in range(60):
-        knots, probe = random_knots(rng), rng.uniform(-2.99, 2.99)
-        show(warp, view="line", knots=knots, probe=probe)
-        f = PchipInterpolator(KNOTS, knots)
+    states = [{"knots": random_knots(rng), "probe": rng.uniform(-2.99, 2.99)} for _ in range(60)]
+    for given, shown in zip(states, browser.each(warp, states, browser.READOUTS), strict=True):
+        probe, f = given["probe"], PchipInterpolator(KNOTS, given["knots"])
         z, slope = float(f(probe)), float(f(probe, 1))
         log_pz = base.log_prob(torch.tensor([z], dtype=torch.float64)).item()
         log_det = math.log(abs(slope))
-        assert browser.readouts(warp) == pytest.approx(
+        assert shown == pytest.approx(
             {"slope": slope, "log_pz": log_pz, "log_det": log_det, "log_px": log_pz + log_det},
             abs=1e-9,
         )
@@ -177,11 +153,11 @@ def test_the_lines_numbers_are_scipys_and_flowlibs(watch):
 def test_the_hill_that_is_drawn_holds_all_the_probability(watch):
     """The outline's area is 1, read off the picture, whichever way the map goes."""
     rng = np.random.default_rng(1)
-    warp = browser.alone(watch(), WarpExplorer(view="line"))
+    one = watch()
     for sign in (1, -1):
         knots = [sign * k for k in (-3.2, -2.9, -1.7, 0.3, 1.1, 2.8, 3.2)]
-        show(warp, view="line", knots=knots, probe=rng.uniform(-1, 1))
-        path, axis, levels = warp.evaluate(
+        widget = WarpExplorer(view="line", knots=knots, probe=rng.uniform(-1, 1))
+        path, axis, levels = browser.alone(one, widget).evaluate(
             """e => { const paths = [...e.querySelectorAll("svg path")];
             const hill = paths.find(p => p.getAttribute("fill-opacity") === "0.25");
             const ticks = [...e.querySelectorAll("svg text.fl-small")];
@@ -228,8 +204,7 @@ def test_a_falling_map_has_the_same_density(watch):
 
 
 def test_a_map_whose_end_is_flat_says_so(watch):
-    warp = browser.alone(watch(), WarpExplorer(view="line"))
-    show(warp, view="line", knots=[-3, -2.9, -1, 0, 1, 2, 3])
+    warp = browser.alone(watch(), WarpExplorer(view="line", knots=[-3, -2.9, -1, 0, 1, 2, 3]))
     assert "At its left end it has become flat" in warp.locator(".fl-say:visible").inner_text()
 
 
@@ -241,7 +216,7 @@ def test_the_line_by_keyboard_and_by_touch(watch):
     assert state(warp, "knots")[3] == pytest.approx(-0.55)
     warp.locator('[data-handle="probe"]').focus()
     one.page.keyboard.press("ArrowLeft")
-    assert state(warp, "probe") == pytest.approx([0.15])
+    assert state(warp, "probe") == pytest.approx(0.15)
     knot = warp.locator('[data-handle="knot-2"]')
     knot.scroll_into_view_if_needed()
     scrolled = one.page.evaluate("scrollY")
@@ -253,18 +228,15 @@ def test_the_line_by_keyboard_and_by_touch(watch):
 def test_two_hills_are_made_by_hand(watch):
     one = watch()
     warp = browser.alone(one, WarpExplorer(view="line"))
-    goal = warp.locator("[data-task]:visible")
     for preset in ("identity", "squeeze", "spread", "skew"):
         warp.locator(f'[data-preset="{preset}"]:visible').click()
-        browser.settle(warp)
-        assert goal.get_attribute("data-solved") == "false", preset
+        assert not solved(warp), preset
     warp.locator('[data-preset="identity"]:visible').click()
     for knot, way in (("knot-3", "ArrowUp"), ("knot-5", "ArrowDown")):
         warp.locator(f'[data-handle="{knot}"]').focus()
         for _ in range(14):
             one.page.keyboard.press(way)
-    browser.settle(warp)
-    assert goal.get_attribute("data-solved") == "true"
+    assert solved(warp)
 
 
 # --- the bend -----------------------------------------------------------------------------
@@ -289,24 +261,29 @@ def test_the_bends_numbers_are_autodiffs(watch):
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64) - 0.5
     t = torch.arange(32, dtype=torch.float64)[:, None] / 32
     edge = torch.cat([corners[i] + t * (corners[(i + 1) % 4] - corners[i]) for i in range(4)])
-    for _ in range(60):
-        bend, centre = rng.uniform(-1, 1, 2).tolist(), rng.uniform(-2.5, 2.5, 2).tolist()
-        side = float(np.exp(rng.uniform(math.log(0.02), math.log(1.5))))
-        show(warp, view="bend", bend=bend, centre=centre, side=side)
-        f, c = bend_map(*bend), torch.tensor(centre, dtype=torch.float64)
+    states = [
+        {
+            "bend": rng.uniform(-1, 1, 2).tolist(), "centre": rng.uniform(-2.5, 2.5, 2).tolist(),
+            "side": float(np.exp(rng.uniform(math.log(0.02), math.log(1.5)))),
+        }
+        for _ in range(60)
+    ]  # fmt: skip
+    look = f"""(e) => [({browser.READOUTS})(e), e.querySelectorAll("svg")[1]
+      .querySelector('path[stroke-dasharray="6 4"]').getAttribute("d")]"""
+    for given, (shown, d) in zip(states, browser.each(warp, states, look), strict=True):
+        side = given["side"]
+        f, c = bend_map(*given["bend"]), torch.tensor(given["centre"], dtype=torch.float64)
         log_det = torch.linalg.slogdet(torch.func.jacrev(f)(c))[1].item()
         det, ratio = math.exp(log_det), polygon_area(f(c + side * edge)) / side**2
         error = 100 * (det / ratio - 1)
-        assert browser.readouts(warp) == pytest.approx(
+        assert shown == pytest.approx(
             {"ratio": ratio, "det": det, "log_det": log_det, "error": error}, abs=1e-7
         )
         # The determinant of this map forgets two of the Jacobian's entries; its picture does not.
-        drawn = warp.locator("svg").nth(1).locator('path[stroke-dasharray="6 4"]')
-        pixels = drawn.get_attribute("d").strip("MZ").split("L")
-        points = np.array([p.split() for p in pixels], float)
-        shown = np.stack([points[:, 0] - 160, 160 - points[:, 1]], 1) * 6 / 320
+        points = np.array([p.split() for p in d.strip("MZ").split("L")], float)
+        drawn = np.stack([points[:, 0] - 160, 160 - points[:, 1]], 1) * 6 / 320
         tangent = f(c) + side * (corners @ torch.func.jacrev(f)(c).T)
-        np.testing.assert_allclose(shown, tangent, atol=1e-3)
+        np.testing.assert_allclose(drawn, tangent, atol=1e-3)
 
 
 def test_the_bends_handles(watch):
@@ -316,9 +293,9 @@ def test_the_bends_handles(watch):
     browser.drag(one.page, warp.locator('[data-handle="centre"]'), -width / 6, width / 6)
     assert state(warp, "centre") == pytest.approx([-0.2, -0.1], abs=0.03)
     browser.drag(one.page, warp.locator('[data-handle="corner"]'), -width / 24, width / 24)
-    assert state(warp, "side") == pytest.approx([0.5], abs=0.05)
+    assert state(warp, "side") == pytest.approx(0.5, abs=0.05)
     browser.drag(one.page, warp.locator('[data-handle="corner"]'), -200, 200)
-    assert state(warp, "side") == [0.02]
+    assert state(warp, "side") == 0.02
     warp.locator('input[data-name="stretch"]').focus()
     one.page.keyboard.press("ArrowRight")
     assert state(warp, "bend") == pytest.approx([0.6, 0.55])
@@ -330,15 +307,13 @@ def test_the_bends_handles(watch):
 def test_the_parallelogram_is_trusted_only_close_up(watch):
     one = watch()
     warp = browser.alone(one, WarpExplorer(view="bend"))
-    goal = warp.locator("[data-task]:visible")
-    assert goal.get_attribute("data-solved") == "false"
+    assert not solved(warp)
     far = browser.readouts(warp)
     assert far["ratio"] > 1.5
     assert abs(far["error"]) > 1
     browser.put_sliders(warp, {"side": 0.6})
-    browser.settle(warp)
-    assert state(warp, "side") == pytest.approx([0.02 * 75**0.6])
-    assert goal.get_attribute("data-solved") == "true"
+    assert state(warp, "side") == pytest.approx(0.02 * 75**0.6)
+    assert solved(warp)
 
 
 # --- the three together -------------------------------------------------------------------

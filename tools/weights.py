@@ -1,35 +1,81 @@
-"""Trains the book's flows anew and stores their weights: `python tools/weights.py`."""
+"""Trains the book's flows anew and stores their weights: `python tools/weights.py [--check]`.
+
+With `--check` nothing is stored: what is made anew must begin as the stored weights began, and in
+the end, when rounding has grown, be as good as they are.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 
 import torch
 
 from flowlib import datasets
-from flowlib.trained import RECIPES, WEIGHTS, digit_bits, train
+from flowlib.trained import RECIPES, WEIGHTS, digit_bits, pretrained, train
+
+FIRST = WEIGHTS / "first-losses.json"
+STEPS = 20  # whose losses are stored; by how a training begins one sees which recipe it has
+AT_FIRST = 0.02  # nats between two machines; another seed is off by whole ones
 
 
-def judge(name: str, flow: torch.nn.Module) -> str:
-    """How good it is on the validation and on the test part."""
+def score(name: str, model: torch.nn.Module) -> tuple[float, float]:
+    """How good it is on the validation and on the test part: in nats, or in bits/dim."""
     if RECIPES[name].binary:
         with torch.no_grad():
-            nats = [-flow.log_prob(x).mean().item() for x in datasets.binary_digits()[0][1:]]
-        return f"{nats[0]:.2f} and {nats[1]:.2f} nats"
-    bits = [digit_bits(flow, levels) for levels in datasets.digit_images()[0][1:]]
-    return f"{bits[0]:.3f} and {bits[1]:.3f} bits/dim"
+            valid, test = (
+                -model.log_prob(x).mean().item() for x in datasets.binary_digits()[0][1:]
+            )
+    else:
+        valid, test = (digit_bits(model, levels) for levels in datasets.digit_images()[0][1:])
+    return valid, test
 
 
-def main() -> None:
+def store() -> None:
     WEIGHTS.mkdir(exist_ok=True)
     losses = {}
     for name in RECIPES:
-        flow, history = train(name)
-        torch.save(flow.state_dict(), WEIGHTS / f"{name}.pt")
-        # Rounding grows in a training. By how it begins one sees that this recipe made the weights.
-        losses[name] = [round(loss, 4) for loss in history.train[:20]]
-        print(f"{name}: {judge(name, flow)}")
-    (WEIGHTS / "first-losses.json").write_text(json.dumps(losses, indent=1) + "\n")
+        model, history = train(name)
+        torch.save(model.state_dict(), WEIGHTS / f"{name}.pt")
+        losses[name] = [round(loss, 4) for loss in history.train[:STEPS]]
+        print(f"{name}: {_said(name, model)}")
+    FIRST.write_text(json.dumps(losses, indent=1) + "\n")
+
+
+def check() -> list[str]:
+    """What is not as it was, model by model."""
+    losses, wrong = json.loads(FIRST.read_text()), []
+    for name in RECIPES:
+        model, history = train(name)
+        stored = pretrained(name)
+        print(f"{name}: stored {_said(name, stored)}; made anew {_said(name, model)}", flush=True)
+        off = max(abs(a - b) for a, b in zip(losses[name], history.train, strict=False))
+        if off > AT_FIRST:
+            wrong.append(f"{name}: its first {STEPS} losses are off by up to {off:.3f}")
+        most = 0.3 if RECIPES[name].binary else 0.02
+        if abs(score(name, model)[1] - score(name, stored)[1]) > most:
+            wrong.append(f"{name}: made anew it is not as good, or better, by more than {most}")
+    return wrong
+
+
+def _said(name: str, model: torch.nn.Module) -> str:
+    unit, digits = ("nats", 2) if RECIPES[name].binary else ("bits/dim", 3)
+    valid, test = score(name, model)
+    return f"{valid:.{digits}f} and {test:.{digits}f} {unit}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the stored, store nothing"
+    )
+    if not parser.parse_args().check:
+        store()
+    elif wrong := check():
+        sys.exit("\n".join(wrong))
+    else:
+        print("All are as their recipes make them.")
 
 
 if __name__ == "__main__":

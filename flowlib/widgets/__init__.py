@@ -1,4 +1,4 @@
-"""Explorers: things to move with a hand and understand, one file each."""
+"""The explorers: interactive figures, one file each."""
 
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.completion import CompletionExplorer

@@ -1,5 +1,7 @@
 // What every explorer shares. An explorer's own file follows this one in the same module.
 
+// --- elements ---------------------------------------------------------------------------------
+
 const SVG = "http://www.w3.org/2000/svg";
 
 // make("button", { class: "x", onclick: f }, "text", child) builds an element; "svg:line" an SVG one.
@@ -19,6 +21,51 @@ function put(node, attributes, ...children) {
   return node;
 }
 
+// A class, or a text, that is written only when it changes: many are set in each redraw, and a
+// status is read out when it is written.
+function setClass(node, names) {
+  if (node.getAttribute("class") !== names) node.setAttribute("class", names);
+}
+function setText(node, words) {
+  if (node.textContent !== words) node.textContent = words;
+}
+
+// For what is seldom built anew: `build(key)`, but only when the key is another than the last time.
+function whenNew(build) {
+  let last = null;
+  return (key) => {
+    const now = JSON.stringify(key);
+    if (now !== last) build(key);
+    last = now;
+  };
+}
+
+// The attributes of what is drawn: put(path, line("var(--fl-ink)", 2, { d })).
+const line = (color, width, more = {}) => ({
+  fill: "none", stroke: color, "stroke-width": width, "stroke-linejoin": "round", ...more,
+});
+const filled = (color, opacity) => ({ fill: color, "fill-opacity": opacity });
+const disc = (color, r) => ({ r, fill: color, stroke: "var(--fl-panel)", "stroke-width": 2 });
+
+// --- numbers and words ------------------------------------------------------------------------
+
+const LOG_2PI = Math.log(2 * Math.PI);
+const clamp = (v, [low, high]) => Math.max(low, Math.min(high, v));
+const range = (count, from = 0) => Array.from({ length: count }, (_, i) => from + i);
+const sumOf = (numbers) => numbers.reduce((a, b) => a + b, 0);
+
+// Number k, from 0, of the generator mulberry32 with that seed, in [0, 1); and one after the other.
+function uniform(seed, k) {
+  const a = (seed + Math.imul(k + 1, 0x6d2b79f5)) >>> 0;
+  let t = Math.imul(a ^ (a >>> 15), a | 1);
+  t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+}
+function random(seed) {
+  let k = 0;
+  return () => uniform(seed, k++);
+}
+
 // Numbers as people read them: a true minus sign, fixed digits, words for what is no number.
 function show(value, digits = 2) {
   if (value === -Infinity) return "−∞";
@@ -26,98 +73,30 @@ function show(value, digits = 2) {
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
-// The theme of whatever page we are on: the book's, JupyterLab's, VS Code's, or the system's.
-function isDark() {
-  const { theme } = document.documentElement.dataset;
-  if (theme) return theme === "dark";
-  const { jpThemeLight, vscodeThemeKind } = document.body.dataset;
-  if (jpThemeLight) return jpThemeLight === "false";
-  if (vscodeThemeKind) return vscodeThemeKind !== "vscode-light";
-  return matchMedia("(prefers-color-scheme: dark)").matches;
-}
+const digitsOf = (digits, n) => [...`${n}`].map((d) => digits["-0123456789".indexOf(d)]).join("");
+const subscript = (n) => digitsOf("₋₀₁₂₃₄₅₆₇₈₉", n);
+const powerOfTen = (n) => `10${digitsOf("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", n)}`;
 
-// A panel of a plot: x and y are its ranges, y upwards; axes are drawn where they are zero.
-function panel({ x, y, width = 320, height = 320, label }) {
-  const unit = [width / (x[1] - x[0]), height / (y[1] - y[0])];
-  const at = ([u, v]) => [(u - x[0]) * unit[0], (y[1] - v) * unit[1]];
-  const path = (points, close) =>
-    "M" + points.map((p) => at(p).map((v) => v.toFixed(2)).join(" ")).join("L") + (close ? "Z" : "");
-  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label });
-  const inside = (value, [low, high]) => low <= value && value <= high;
-  const axes = (inside(0, y) ? path([[x[0], 0], [x[1], 0]]) : "") + (inside(0, x) ? path([[0, y[0]], [0, y[1]]]) : "");
-  svg.append(make("svg:path", { d: axes, stroke: "var(--fl-muted)", "stroke-width": 1, fill: "none" }));
-  const locate = (event) => {
-    const box = svg.getBoundingClientRect();
-    return [
-      x[0] + ((event.clientX - box.left) / box.width) * (x[1] - x[0]),
-      y[1] - ((event.clientY - box.top) / box.height) * (y[1] - y[0]),
-    ];
-  };
-  // Things are drawn in the order in which they are added; what an element shows is put later.
-  const add = (tag, attributes, ...children) => svg.appendChild(make(`svg:${tag}`, attributes, ...children));
-  return { svg, at, path, locate, add, x, y };
-}
+// "1, 2 and 3"
+const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
-const plane = (half, label) => panel({ x: [-half, half], y: [-half, half], label });
+// --- keys and pointers ------------------------------------------------------------------------
 
-// Round numbers for a scale of that range, about three of them.
-function ticks([low, high]) {
-  const rough = (high - low) / 3;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 5, 10].find((k) => k * unit >= rough * 0.7);
-  const first = Math.ceil(low / step + 0.15);
-  return Array.from({ length: 9 }, (_, k) => (first + k) * step).filter((v) => v < high - 0.15 * step)
-    .map((v) => [v, show(v, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))]);
-}
-
-// A point of a panel that is grabbed where it is drawn: mouse, pen, finger, or arrow keys. `move`
-// gets the point that it was dragged to and may put it elsewhere; `value` says in words where it is.
-function handle(panel, { name, label, color, step = 0.05, get, move, value = ([x, y]) => `(${show(x)}, ${show(y)})` }) {
-  const node = make(
-    "svg:g",
-    {
-      class: "fl-grab", tabindex: 0, role: "slider", "data-handle": name, "aria-label": label,
-      "aria-valuemin": panel.x[0], "aria-valuemax": panel.x[1], style: `color:${color}`,
-    },
-    make("svg:circle", { class: "fl-halo", r: 22 }),
-    make("svg:circle", { r: 7.5, fill: "currentColor", stroke: "var(--fl-panel)", "stroke-width": 2 }),
-  );
-  const go = (point) => {
-    move(point.map((v, i) => {
-      const [low, high] = i ? panel.y : panel.x;
-      const edge = 0.01 * (high - low);
-      return Math.max(low + edge, Math.min(high - edge, v));
-    }));
-  };
-  let offset = null;
-  node.onpointerdown = (event) => {
-    const [here, there] = [panel.locate(event), get()];
-    offset = [there[0] - here[0], there[1] - here[1]];
-    node.setPointerCapture(event.pointerId);
-    node.focus({ preventScroll: true });
-  };
-  // A finger on the handle drags it; `touch-action` on a <g> is not heeded, and the page would scroll.
-  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
-  node.onpointermove = (event) => {
-    if (offset) go(panel.locate(event).map((v, i) => v + offset[i]));
-  };
-  node.onpointerup = node.onpointercancel = () => (offset = null);
-  node.onkeydown = (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
-    if (!way) return;
+// The keys that a node takes for itself, neither the page nor JupyterLab: what each does, by its name.
+function takeKeys(node, actions) {
+  node.addEventListener("keydown", (event) => {
+    const act = actions[event.key];
+    if (!act) return;
     event.preventDefault();
     event.stopPropagation();
-    const far = event.shiftKey ? 5 : 1;
-    go(get().map((v, i) => Math.round((v + way[i] * step * far) / step) * step));
-  };
-  panel.svg.append(node);
-  return () => {
-    const [x, y] = get();
-    put(node, {
-      transform: `translate(${panel.at([x, y]).join(" ")})`,
-      "aria-valuenow": x.toFixed(2), "aria-valuetext": value([x, y]),
-    });
-  };
+    act(event);
+  });
+}
+
+// The four arrow keys among them: `go` gets the way, [right, down], and 5 with shift held, else 1.
+function arrowKeys(go) {
+  const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  return Object.fromEntries(Object.entries(ways).map(([key, way]) => [key, (event) => go(way, event.shiftKey ? 5 : 1)]));
 }
 
 // Of points the one that lies most in a direction, such as [-1, 0], from here; -1 if none does.
@@ -131,6 +110,163 @@ function ahead(points, here, way) {
   return best < Infinity ? cost.indexOf(best) : -1;
 }
 
+// Where a pointer, or a finger, is on a drawing: in the units of its viewBox.
+function pointerAt(svg, { clientX, clientY }) {
+  const [box, view] = [svg.getBoundingClientRect(), svg.viewBox.baseVal];
+  return [
+    view.x + ((clientX - box.left) / box.width) * view.width,
+    view.y + ((clientY - box.top) / box.height) * view.height,
+  ];
+}
+
+// A node that mouse, pen or finger drag: `at` says where a pointer is, `get` where the node is, and
+// `move` gets the place that it is dragged to.
+function drag(node, { at, get, move }) {
+  let offset = null;
+  node.onpointerdown = (event) => {
+    const here = at(event);
+    offset = get().map((v, i) => v - here[i]);
+    node.setPointerCapture(event.pointerId);
+    node.focus({ preventScroll: true });
+  };
+  // `touch-action` on a <g> is not heeded: without this, the page would scroll.
+  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+  node.onpointermove = (event) => {
+    if (offset) move(at(event).map((v, i) => v + offset[i]));
+  };
+  node.onpointerup = node.onpointercancel = () => (offset = null);
+}
+
+// --- plots ------------------------------------------------------------------------------------
+
+// The edges of those cells of a grid that are `inside(row, column)`, as two paths: `inner` towards
+// cells that are not, `outer` along the edge of the grid.
+function cellEdges([rows, columns], cell, inside) {
+  let [inner, outer] = ["", ""];
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < columns; c++) {
+      if (!inside(r, c)) continue;
+      const [x, y] = [c * cell, r * cell];
+      const sides = [
+        [r - 1, c, `M${x} ${y}h${cell}`], [r + 1, c, `M${x} ${y + cell}h${cell}`],
+        [r, c - 1, `M${x} ${y}v${cell}`], [r, c + 1, `M${x + cell} ${y}v${cell}`],
+      ];
+      for (const [i, j, edge] of sides) {
+        if (i < 0 || j < 0 || i === rows || j === columns) outer += edge;
+        else if (!inside(i, j)) inner += edge;
+      }
+    }
+  return { inner, outer };
+}
+
+// A panel of a plot: x and y are its ranges, y upwards. Things are drawn in the order in which they
+// are added; what an element shows is put later.
+function panel({ x, y, width = 320, height = 320, label }) {
+  const unit = [width / (x[1] - x[0]), height / (y[1] - y[0])];
+  const at = ([u, v]) => [(u - x[0]) * unit[0], (y[1] - v) * unit[1]];
+  const path = (points, close) => pixelPath(points.map(at), close);
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label });
+  const locate = (event) => {
+    const [px, py] = pointerAt(svg, event);
+    return [x[0] + px / unit[0], y[1] - py / unit[1]];
+  };
+  const add = (tag, attributes, ...children) => svg.appendChild(make(`svg:${tag}`, attributes, ...children));
+  const text = ([px, py], words, more = {}) => add("text", { class: "fl-small", x: px, y: py, ...more }, words);
+  return { svg, at, path, locate, add, text, x, y };
+}
+
+// A path through points in pixels.
+const pixelPath = (points, close) =>
+  "M" + points.map((p) => p.map((v) => v.toFixed(2)).join(" ")).join("L") + (close ? "Z" : "");
+
+// A panel with its axes, drawn where they are zero.
+function axesPanel(options) {
+  const it = panel(options);
+  const inside = (value, [low, high]) => low <= value && value <= high;
+  const { x, y } = it;
+  const d = (inside(0, y) ? it.path([[x[0], 0], [x[1], 0]]) : "") + (inside(0, x) ? it.path([[0, y[0]], [0, y[1]]]) : "");
+  it.add("path", line("var(--fl-muted)", 1, { d }));
+  return it;
+}
+
+const plane = (half, label) => axesPanel({ x: [-half, half], y: [-half, half], label });
+
+// A panel with room around its ranges, for ticks: `box` is where the ranges end, in pixels.
+function chart({ x, y, width, height, room: [top, right, bottom, left], label }) {
+  const unit = [(width - left - right) / (x[1] - x[0]), (height - top - bottom) / (y[1] - y[0])];
+  const it = panel({
+    x: [x[0] - left / unit[0], x[1] + right / unit[0]], y: [y[0] - bottom / unit[1], y[1] + top / unit[1]],
+    width, height, label,
+  });
+  return { ...it, box: { left, top, right: width - right, bottom: height - bottom } };
+}
+
+// Round numbers for a scale of that range, about three of them.
+function ticks([low, high]) {
+  const rough = (high - low) / 3;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((k) => k * unit >= rough * 0.7);
+  const first = Math.ceil(low / step + 0.15);
+  return range(9, first).map((k) => k * step).filter((v) => v < high - 0.15 * step)
+    .map((v) => [v, show(v, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))]);
+}
+
+// A point of a panel that is grabbed where it is drawn: mouse, pen, finger, or arrow keys. `move`
+// gets the point that it was dragged to and may put it elsewhere; so do the arrow keys, by a `step`,
+// unless `keys` takes them: it gets the way, [right, up], and how many steps. To a screen reader it
+// is a slider of that `range`; of its point, `now` is the number there and `value` the words.
+function handle(panel, {
+  name, label, color, get, move, keys, step = 0.05, range = panel.x,
+  now = ([x]) => x, value = ([x, y]) => `(${show(x)}, ${show(y)})`,
+}) {
+  const node = make(
+    "svg:g",
+    {
+      class: "fl-grab", tabindex: 0, role: "slider", "data-handle": name, "aria-label": label,
+      "aria-valuemin": range[0], "aria-valuemax": range[1], style: `color:${color}`,
+    },
+    make("svg:circle", { class: "fl-halo", r: 22 }),
+    make("svg:circle", disc("currentColor", 7.5)),
+  );
+  const inside = (point) => point.map((v, i) => {
+    const [low, high] = i ? panel.y : panel.x;
+    const edge = 0.01 * (high - low);
+    return clamp(v, [low + edge, high - edge]);
+  });
+  const go = (point) => move(inside(point));
+  const stride = (way, count) => go(get().map((v, i) => Math.round((v + way[i] * step * count) / step) * step));
+  drag(node, { at: panel.locate, get, move: go });
+  takeKeys(node, arrowKeys(([right, down], count) => (keys ?? stride)([right, -down], count)));
+  panel.svg.append(node);
+  const draw = () => {
+    const point = get();
+    put(node, {
+      transform: `translate(${panel.at(point).join(" ")})`,
+      "aria-valuenow": now(point).toFixed(2), "aria-valuetext": value(point),
+    });
+  };
+  return { node, draw };
+}
+
+// --- controls ---------------------------------------------------------------------------------
+
+function button(text, attributes, onclick) {
+  return make("button", { type: "button", ...attributes, onclick }, text);
+}
+const preset = (name, act, text = name) => button(text, { "data-preset": name }, act);
+const resetButton = (act) => button("reset", { "data-action": "reset" }, act);
+const row = (...nodes) => make("div", { class: "fl-row" }, ...nodes);
+
+// Buttons of which the one is pressed whose value holds; each option is [text, value, attributes].
+function choice(options, get, set) {
+  const nodes = options.map(([text, value, attributes]) => button(text, attributes, () => set(value)));
+  const draw = () => {
+    const now = get();
+    nodes.forEach((node, k) => put(node, { "aria-pressed": options[k][1] === now }));
+  };
+  return { nodes, draw };
+}
+
 // A native slider with its symbol and its value. JupyterLab would take the arrow keys without the
 // data attribute on the input itself.
 function slider({ name, symbol, label, min, max, step, get, set, text = (value) => show(value) }) {
@@ -141,7 +277,8 @@ function slider({ name, symbol, label, min, max, step, get, set, text = (value) 
   const value = make("output", {});
   input.oninput = () => set(Number(input.value));
   return {
-    node: make("div", { class: "fl-slider" }, make("span", { class: "fl-math", "aria-hidden": "true" }, ...symbol), input, value),
+    node: make("div", { class: "fl-slider" },
+      make("span", { class: "fl-math", "aria-hidden": "true" }, ...symbol), input, value),
     draw: () => {
       input.value = get();
       value.textContent = text(get());
@@ -152,7 +289,14 @@ function slider({ name, symbol, label, min, max, step, get, set, text = (value) 
 
 const sub = (text) => make("sub", {}, text);
 const swatch = (color) => make("span", { class: "fl-dot", style: `background:${color}` });
-const panelTitle = (color, ...text) => make("p", { class: "fl-panel-title" }, swatch(color), ...text);
+const dashes = (color) => make("span", { class: "fl-dashes", style: `color:${color}` });
+const titled = (...text) => make("p", { class: "fl-panel-title" }, ...text);
+const panelTitle = (color, ...text) => titled(swatch(color), ...text);
+// What the colours of a picture mean: each key is a list of a swatch and words.
+const legend = (...keys) => make("p", { class: "fl-panel-title fl-legend" }, ...keys.map((key) => make("span", {}, ...key)));
+// What an explorer says of its state, and small print.
+const saying = () => make("p", { class: "fl-say" });
+const fine = (...text) => make("p", { class: "fl-fine" }, ...text);
 
 function readout(name, digits = 2) {
   const node = make("output", { "data-readout": name });
@@ -162,7 +306,7 @@ function readout(name, digits = 2) {
 // Named numbers below one another. One with a colour also has a bar, from zero, of the same scale.
 function ledger([low, high], rows) {
   const node = make("div", { class: "fl-sum" });
-  const at = (v) => ((Math.max(low, Math.min(high, v)) - low) / (high - low)) * 100;
+  const at = (v) => ((clamp(v, [low, high]) - low) / (high - low)) * 100;
   const draws = rows.map(({ name, text, color, digits }) => {
     const out = readout(name, digits);
     const fill = make("i", { style: `background:${color}` });
@@ -183,23 +327,31 @@ function ledger([low, high], rows) {
 // The explorer's task, which it judges itself.
 function task(name, text) {
   const verdict = make("span", {});
-  const node = make("p", { class: "fl-task", "data-task": name, role: "status" }, make("b", {}, "Your turn. "), text, " ", verdict);
+  const node = make("p", { class: "fl-task", "data-task": name, role: "status" },
+    make("b", {}, "Your turn. "), text, " ", verdict);
   return {
     node,
     draw: (solved, says) => {
       put(node, { "data-solved": solved });
-      if (verdict.textContent !== says) verdict.textContent = says; // a status is read out when it changes
+      setText(verdict, says);
     },
   };
 }
 
-function button(text, attributes, onclick) {
-  return make("button", { type: "button", ...attributes, onclick }, text);
+// --- the page ---------------------------------------------------------------------------------
+
+// The theme of whatever page we are on: the book's, JupyterLab's, VS Code's, or the system's.
+function isDark() {
+  const { theme } = document.documentElement.dataset;
+  if (theme) return theme === "dark";
+  const { jpThemeLight, vscodeThemeKind } = document.body.dataset;
+  if (jpThemeLight) return jpThemeLight === "false";
+  if (vscodeThemeKind) return vscodeThemeKind !== "vscode-light";
+  return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-// The frame of an explorer: its theme, and at most one redraw a frame, however many changes come.
-function frame(el, model, traits, draw) {
-  el.classList.add("fl-explorer");
+// Keeps the class fl-dark in step with that theme, until what it returns is called.
+function followTheme(el) {
   const theme = () => el.classList.toggle("fl-dark", isDark());
   const seen = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body])
@@ -207,15 +359,70 @@ function frame(el, model, traits, draw) {
   const system = matchMedia("(prefers-color-scheme: dark)");
   system.addEventListener("change", theme);
   theme();
-  let due = 0;
-  const later = () => (due ||= requestAnimationFrame(() => ((due = 0), draw())));
-  for (const trait of traits) model.on(`change:${trait}`, later);
-  draw();
-  el.dataset.alive = "true";
   return () => {
     seen.disconnect();
     system.removeEventListener("change", theme);
-    cancelAnimationFrame(due);
-    for (const trait of traits) model.off(`change:${trait}`, later);
   };
+}
+
+const PADDING = 24; // of an explorer, at its left and right together
+const NARROWEST = 240; // in less room, drawings are made smaller
+
+// Tells the width in pixels that an explorer's parts can fill: at once, and whenever it is another,
+// until what it returns is called. A hidden element has no width, and nothing is told until it shows.
+function followWidth(el, tell) {
+  let width = 0;
+  const look = () => {
+    const now = el.clientWidth && Math.max(NARROWEST, el.clientWidth - PADDING);
+    if (now && now !== width) tell((width = now));
+  };
+  const seen = new ResizeObserver(look);
+  seen.observe(el);
+  look();
+  return () => seen.disconnect();
+}
+
+// Whether somebody asked for less motion.
+const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// The state on an element, for tests: data-NAME, the numbers of a list with commas.
+function mirror(el, state) {
+  for (const [name, value] of Object.entries(state)) el.dataset[name] = [value].flat(2).join(",");
+}
+
+// What the parts of an explorer share: its state and its redraws.
+//   const page = openPage(el, model, ["depth", "point"]); // these traits are its state
+//   page.get("depth"); page.state(); page.start; // one of any trait; all; all as they were at first
+//   page.set({ depth: 2 }); // and the kernel is told
+//   page.soon(); page.redraw(); // redraw what no trait says: in the next frame, or at once
+//   return page.run(draw); // ends `render`: draw(width) now, and again when anything changes
+function openPage(el, model, traits) {
+  let [draw, due, width] = [null, 0, 640];
+  const get = (name) => model.get(name);
+  const state = () => Object.fromEntries(traits.map((name) => [name, get(name)]));
+  const redraw = () => {
+    cancelAnimationFrame(due);
+    due = 0;
+    draw(width);
+  };
+  const soon = () => (due ||= requestAnimationFrame(redraw)); // however many changes come
+  const set = (changes, save = true) => {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    if (save) model.save_changes();
+  };
+  // `others` are traits that are drawn and are not of its state.
+  const run = (how, others = []) => {
+    draw = how;
+    el.classList.add("fl-explorer");
+    const ends = [followTheme(el), followWidth(el, (now) => ((width = now), soon()))];
+    for (const trait of [...traits, ...others]) model.on(`change:${trait}`, soon);
+    redraw();
+    el.dataset.alive = "true";
+    return () => {
+      ends.forEach((end) => end());
+      cancelAnimationFrame(due);
+      for (const trait of [...traits, ...others]) model.off(`change:${trait}`, soon);
+    };
+  };
+  return { el, get, state, start: structuredClone(state()), set, soon, redraw, run };
 }

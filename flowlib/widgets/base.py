@@ -11,9 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any, ClassVar
 
 import anywidget
 
@@ -27,22 +29,23 @@ class Explorer(anywidget.AnyWidget):
     """Base class of the explorers.
 
     A subclass names its JavaScript file in :attr:`script`, declares its state as traits with
-    ``sync=True``, and draws a still picture of it in :meth:`still`. The file sees all that
-    ``base.js`` defines and ends with ``export default { render }``. Styles that no other explorer
-    needs are in a ``.css`` file of the same name.
+    ``sync=True``, and draws a still picture of it in :meth:`still`. What it computes from its
+    arguments is tagged ``computed=True``. The file can use everything that ``base.js`` defines and
+    ends with ``export default { render }``. Styles that no other explorer needs are in a ``.css``
+    file of the same name.
 
     Attributes:
         script: the name of the subclass's JavaScript file, beside this one.
-        caption: one sentence that says what the still picture shows; its alt text.
 
     Raises:
-        traitlets.TraitError: if a trait is given a value that it cannot take.
+        TypeError: if it is given an option that it does not have.
+        traitlets.TraitError: if an attribute is given a value that it cannot hold.
     """
 
-    script: str
-    caption: str
+    script: ClassVar[str]
+    _styles: ClassVar[dict[str, str]]
 
-    def __init_subclass__(cls, **kwargs) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         if "script" in cls.__dict__:  # anywidget makes subclasses of its own, without one
             # Code from a blob cannot import, so that base and explorer travel as one module.
             cls._esm = (HERE / "base.js").read_text() + "\n" + (HERE / cls.script).read_text()
@@ -53,19 +56,44 @@ class Explorer(anywidget.AnyWidget):
             cls._css = "".join(cls._styles.values())
         super().__init_subclass__(**kwargs)
 
+    def __init__(self, **traits: Any) -> None:
+        for name in traits:
+            if not self.has_trait(name):
+                raise TypeError(
+                    f"{type(self).__name__}: there is no option {name!r}; the options are "
+                    f"{', '.join(self._options())}"
+                )
+        super().__init__(**traits)
+
+    @property
+    def caption(self) -> str:
+        """One sentence that says what the still picture shows; its alternative text."""
+        raise NotImplementedError(f"{type(self).__name__} has no caption")
+
     def still(self) -> str:
         """The explorer in its present state as an SVG document, without JavaScript."""
         raise NotImplementedError(f"{type(self).__name__} has no still picture")
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """The explorer's own traits, as they are now."""
-        own = set(self.traits(sync=True)) - set(anywidget.AnyWidget.class_traits(sync=True))
-        return {name: getattr(self, name) for name in sorted(own) if not name.startswith("_")}
+        return {name: getattr(self, name) for name in sorted(self._own())}
+
+    def _own(self, **metadata: Any) -> list[str]:
+        """The names of the explorer's own traits, of those that are tagged like this."""
+        widgets = anywidget.AnyWidget.class_traits()
+        names = self.traits(sync=True, **metadata)
+        return [name for name in names if name not in widgets and not name.startswith("_")]
+
+    def _options(self) -> list[str]:
+        """What may be given by name: the constructor's own parameters and the attributes."""
+        _, *parameters = inspect.signature(type(self).__init__).parameters.values()
+        named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        return list(dict.fromkeys([*named, *self._own(computed=None)]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/plain": repr(self), "text/html": self._page()}, metadata

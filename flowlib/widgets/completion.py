@@ -1,4 +1,4 @@
-"""An explorer of chapter 3: you paint the upper half of a digit, and a MADE completes it."""
+"""An explorer of chapter 3: the reader paints the upper half of a digit, a MADE completes it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import base64
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import traitlets
 from torch import Tensor, nn
 
-from flowlib.flow import as_ints
+from flowlib.arguments import as_ints
 from flowlib.made import MADE, BernoulliMADE, MaskedLinear
 from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD
 from flowlib.trained import pretrained
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.inputs import as_names, picture_names
+from flowlib.widgets.stills import path, picture, rectangle, square, title
+from flowlib.widgets.traits import LARGEST_SEED, Index, Whole, Wholes
 
 __all__ = ["CompletionExplorer"]
 
@@ -29,43 +33,44 @@ FIXED = ("network", "shape", "pictures", "labels", "typical", "start", "goal")
 class CompletionExplorer(Explorer):
     """A trained MADE in the page: paint the first pixels of its ordering, and it draws the rest.
 
-    Views of one state: the picture, which is painted and whose border between given and drawn is
-    moved; eight completions; the probability of ink at each pixel given those before it, or the
-    mean of 200 completions; and the bill, minus the log-probability of each pixel. A random number
-    belongs to each pixel of each completion and stays while you paint, so that what changes is
-    the effect of the paint.
+    Views of one state: the picture, which the reader paints, with a border between given and drawn
+    pixels, which the reader moves; eight completions; the probability of ink at each pixel given
+    those before it, or the mean of 200 completions; and minus the log-probability of each pixel.
+    Each pixel of each completion has a random number that stays the same while the reader paints,
+    so that all changes are effects of the paint.
 
-    Only the links that the masks leave travel with the page, each as 16 bits: a whole number of
-    steps, 32,767 of them from zero to the largest weight or bias of the unit that it leads to. The
-    book's model has 10,000 links and makes a page of 101 kB; each thousand more add 2.7 kB. The
-    page computes in float64.
+    The page contains only the links that the masks leave, each as 16 bits: a whole number of steps,
+    32,767 of them from zero to the largest weight or bias of the unit that it leads to. The book's
+    model has 10,000 links and makes a page of 101 kB; each thousand more add 2.7 kB. The page
+    computes in float64.
 
     Args:
         model: a :class:`BernoulliMADE` on the pixels, row by row, in which every pixel has a rank
-            of its own, with one set of masks, ReLU and no context; of any number of hidden layers.
-            It is copied. Without one it is the book's.
-        pictures: what one may start from, ``(n, ...)``, zeros and ones, each of as many numbers as
-            the model has. Of the first the upper half is there at the start. Without them they are
-            test digits, and of another shape than theirs there is a blank sheet only.
+            of its own, with one set of masks, ReLU and no context, and any number of hidden layers.
+            It is copied. The default is the book's model.
+        pictures: the pictures to choose a start from, ``(n, ...)``, zeros and ones, each of as many
+            numbers as the model has. The explorer starts with the upper half of the first. By
+            default they are test digits, or a blank sheet if the shape is not that of the digits.
         shape: height and width of the pictures, at most 32 pixels a side and 256 in all.
         labels: what each picture is called, if not picture 1, picture 2, ...
         **traits: the attributes below.
 
     Attributes:
-        pixels: the painted picture, row by row, ``D`` zeros and ones. What is not given is not
-            looked at.
+        pixels: the painted picture, row by row, ``D`` zeros and ones. Those that are not given have
+            no effect.
         given: how many pixels are given, the first of the ordering; at first half of them.
-        seed: of the random numbers.
+        seed: the seed of the random numbers.
         chosen: which of the 8 completions is shown large, from 0.
-        known: up to which pixel of the ordering one sees them drawn, at first all.
-        pixel: of which pixel the numbers are told, row by row from 0.
+        known: how many pixels of the ordering are shown, at first all.
+        pixel: the pixel whose numbers are shown, row by row from 0.
         mean: whether the second view shows the mean of 200 completions.
 
     Raises:
-        TypeError: if the model or a picture is none.
+        TypeError: if ``model`` is not a :class:`BernoulliMADE`, the pictures are not a tensor, or
+            there is no such option.
         ValueError: if the model is of another kind or has more than 100,000 links, or shape,
             pictures or labels do not fit it.
-        traitlets.TraitError: if an attribute is given what it cannot take.
+        traitlets.TraitError: if an attribute is given a value that it cannot hold.
 
     Example:
         >>> model = BernoulliMADE(12, hidden=(24,))
@@ -78,21 +83,21 @@ class CompletionExplorer(Explorer):
     """
 
     script = "completion.js"
-    pixels = traitlets.List().tag(sync=True)
-    given = traitlets.Int(0).tag(sync=True)
-    seed = traitlets.Int(1).tag(sync=True)
-    chosen = traitlets.Int(0).tag(sync=True)
-    known = traitlets.Int(0).tag(sync=True)
-    pixel = traitlets.Int(0).tag(sync=True)
+    pixels = Wholes(count=lambda self: self._made.dim, low=0, high=1).tag(sync=True)
+    given = Whole(0, low=0, high=lambda self: self._made.dim).tag(sync=True)
+    seed = Whole(1, low=0, high=LARGEST_SEED).tag(sync=True)
+    chosen = Index(FEW).tag(sync=True)
+    known = Whole(0, low=0, high=lambda self: self._made.dim).tag(sync=True)
+    pixel = Index(lambda self: self._made.dim).tag(sync=True)
     mean = traitlets.Bool(False).tag(sync=True)
-    # What the page computes with and starts from; fixed once it is made.
-    network = traitlets.Dict().tag(sync=True)
-    shape = traitlets.List().tag(sync=True)
-    pictures = traitlets.List().tag(sync=True)
-    labels = traitlets.List().tag(sync=True)
-    typical = traitlets.List().tag(sync=True)
-    start = traitlets.Dict().tag(sync=True)
-    goal = traitlets.Dict().tag(sync=True)
+    # What the page computes with and starts from; fixed once the explorer is made.
+    network: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True, computed=True)
+    shape: traitlets.List[int] = traitlets.List().tag(sync=True, computed=True)
+    pictures: traitlets.List[str] = traitlets.List().tag(sync=True, computed=True)
+    labels: traitlets.List[str] = traitlets.List().tag(sync=True, computed=True)
+    typical: traitlets.List[float] = traitlets.List().tag(sync=True, computed=True)
+    start: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True, computed=True)
+    goal: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True, computed=True)
 
     def __init__(
         self,
@@ -100,32 +105,26 @@ class CompletionExplorer(Explorer):
         pictures: Tensor | None = None,
         shape: Sequence[int] = (8, 8),
         labels: Sequence[str] | None = None,
-        **traits,
+        **traits: Any,
     ) -> None:
-        self._fixed: dict = {}
-        if model is None:
-            model = pretrained("binary-digits")
-        self._made, self.network = _rounded(_require_simple(model))
+        self._fixed: dict[str, Any] = {}
+        model = _require_simple(pretrained("binary-digits") if model is None else model)
+        self._made, self.network = _rounded(model.made)
         dim = self._made.dim
         self.shape = _as_shape(shape, dim)
         if pictures is None and self.shape == [8, 8]:
             pictures, labels, self.typical = _digits(model, labels)
         rows = _as_rows(pictures, dim)
         self.pictures = ["".join(map(str, row)) for row in rows]
-        if labels is None:
-            labels = [f"picture {k + 1}" for k in range(len(rows))]
-        self.labels = [str(label) for label in labels]
-        if len(self.labels) != len(rows):
-            raise ValueError(
-                f"CompletionExplorer: expected {len(rows)} labels, got {len(self.labels)}"
-            )
+        default = picture_names(len(rows))
+        self.labels = as_names("CompletionExplorer", "labels", labels, default)
         self._by_rank = self._made.ranks[0].argsort()
         self.pixels = rows[0] if rows else [0] * dim
         self.given, self.known = dim // 2, dim
         given = traits.get("given", self.given)
         if as_ints((given,)) is not None and 0 <= given <= dim:
             # one of the first that are drawn
-            self.pixel = self._by_rank[min(given + self.shape[1] // 2, dim - 1)].item()
+            self.pixel = int(self._by_rank[min(given + self.shape[1] // 2, dim - 1)])
         self._fixed = self._as_made()
         super().__init__(**traits)
         self._fixed = {}
@@ -134,7 +133,7 @@ class CompletionExplorer(Explorer):
         self.goal = self._find_goal()
         self._fixed = self._as_made()
 
-    def _as_made(self) -> dict:
+    def _as_made(self) -> dict[str, Any]:
         return copy.deepcopy({name: getattr(self, name) for name in FIXED})
 
     @property
@@ -147,35 +146,15 @@ class CompletionExplorer(Explorer):
             f"probable the model held ink at each pixel, and {FEW} completions of the same start."
         )
 
-    @traitlets.validate("given", "seed", "chosen", "known", "pixel")
-    def _number(self, proposal):
-        name, dim = proposal.trait.name, self._made.dim
-        ends = {"seed": 2**31 - 1, "chosen": FEW - 1, "pixel": dim - 1}
-        if not 0 <= proposal.value <= ends.get(name, dim):
-            raise traitlets.TraitError(
-                f"{name}: expected a whole number from 0 to {ends.get(name, dim)}, "
-                f"got {proposal.value}"
-            )
-        return proposal.value
-
-    @traitlets.validate("pixels")
-    def _binary(self, proposal):
-        pixels, dim = as_ints(proposal.value), self._made.dim
-        if pixels is None or len(pixels) != dim or not set(pixels) <= {0, 1}:
-            raise traitlets.TraitError(
-                f"pixels: expected {dim} zeros and ones, got {proposal.value}"
-            )
-        return list(pixels)
-
     @traitlets.validate(*FIXED)
-    def _same(self, proposal):
-        name = proposal.trait.name
-        if name in self._fixed and proposal.value != self._fixed[name]:
+    def _same(self, proposal: dict[str, Any]) -> Any:
+        name = proposal["trait"].name
+        if name in self._fixed and proposal["value"] != self._fixed[name]:
             raise traitlets.TraitError(
                 f"{name}: it is fixed once the explorer is made; another CompletionExplorer can "
                 "have another"
             )
-        return proposal.value
+        return proposal["value"]
 
     def __repr__(self) -> str:
         h, w = self.shape
@@ -191,15 +170,15 @@ class CompletionExplorer(Explorer):
         rows = (own[None] if prefixes is None else prefixes).double()
         u = uniforms(self.seed, MANY, self._made.dim).repeat(len(rows), 1)
 
-        def draw(dims: Tensor, logits: Tensor) -> Tensor:
-            return (u[:, dims] < logits[:, 0].sigmoid()).double()
+        def draw(dims: Tensor, logits: Tensor) -> tuple[Tensor, None]:
+            return (u[:, dims] < logits[:, 0].sigmoid()).double(), None
 
-        drawn = self._made.autoregress(draw, len(u), given=rows.repeat_interleave(MANY, 0))
+        drawn, _ = self._made.autoregress(draw, len(u), given=rows.repeat_interleave(MANY, 0))
         drawn = drawn.reshape(len(rows), MANY, -1)
         return drawn[0] if prefixes is None else drawn
 
-    def _find_goal(self) -> dict:
-        """A late pixel that one given pixel moves far: which, and how often it is to be ink."""
+    def _find_goal(self) -> dict[str, Any]:
+        """A late pixel that depends strongly on one given pixel, and how often it must be ink."""
         dim, given = self._made.dim, self.given
         late = self._by_rank[max(given, dim - dim // 4) :]
         flipped = torch.arange(max(0, given - 32), given)
@@ -233,8 +212,7 @@ class CompletionExplorer(Explorer):
         for k, level in enumerate(p):
             greys[round(8 * level)] += self._cell(k, 232, 38, large)
         parts += [
-            f'<path d="{d}" fill="{INK}" fill-opacity="{0.05 + 0.95 * k / 8:.2f}" '
-            f'stroke="{PAPER}"/>'
+            path(d, fill=INK, fill_opacity=round(0.05 + 0.95 * k / 8, 2), stroke=PAPER)
             for k, d in enumerate(greys)
             if d
         ]
@@ -248,44 +226,34 @@ class CompletionExplorer(Explorer):
                 edges += f"M{left + large:.1f} {top:.1f}v{large:.1f}"
             if k + w < len(x) and is_given != (rank[k + w] <= self.given):
                 edges += f"M{left:.1f} {top + large:.1f}h{large:.1f}"
-        parts.append(f'<path d="{edges or "M0 0"}" stroke="{INK}" stroke-width="3"/>')
+        parts.append(path(edges, stroke=INK, stroke_width=3))
         small = 44 / max(self.shape)
         for k, other in enumerate(drawn):
             left, top = 458 + 60 * (k % 3), 38 + 72 * (k // 3)
             parts += self._ink(other, left, top, small)
             if k == self.chosen:
-                size = [small * side + 6 for side in self.shape]
-                parts.append(
-                    f'<rect x="{left - 3}" y="{top - 3}" width="{size[1]:.1f}" '
-                    f'height="{size[0]:.1f}" fill="none" stroke="{INK}"/>'
-                )
-        titles = {14: "given, and drawn", 232: "p(ink), pixel by pixel", 458: "completions"}
-        parts += [
-            f'<text x="{x}" y="24" font-size="15" fill="{INK}">{text}</text>'
-            for x, text in titles.items()
-        ]
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 250" '
-            f'font-family="sans-serif"><rect width="640" height="250" fill="{PAPER}"/>'
-            f"{''.join(parts)}</svg>"
+                height, width = (small * side + 6 for side in self.shape)
+                parts.append(rectangle(left - 3, top - 3, width, height, fill="none", stroke=INK))
+        return picture(
+            250,
+            *parts,
+            title(14, 24, "given, and drawn"),
+            title(232, 24, "p(ink), pixel by pixel"),
+            title(458, 24, "completions"),
         )
 
     def _cell(self, k: int, left: float, top: float, size: float) -> str:
         row, column = divmod(k, self.shape[1])
-        return f"M{left + size * column:.1f} {top + size * row:.1f}h{size:g}v{size:g}h-{size:g}z"
+        return square(left + size * column, top + size * row, size)
 
     def _ink(self, x: list[int], left: float, top: float, size: float) -> Iterator[str]:
         """Given ink in vermilion and drawn ink in green, on a sheet."""
         h, w = self.shape
-        yield (
-            f'<rect x="{left}" y="{top}" width="{size * w:g}" height="{size * h:g}" fill="none" '
-            f'stroke="{GREY}"/>'
-        )
+        yield rectangle(left, top, size * w, size * h, fill="none", stroke=GREY)
         rank = self._made.ranks[0].tolist()
         for color, is_given in ((DATA, True), (THIRD, False)):
             cells = [k for k in range(len(x)) if x[k] and (rank[k] <= self.given) == is_given]
-            d = "".join(self._cell(k, left, top, size) for k in cells)
-            yield f'<path d="{d or "M0 0"}" fill="{color}"/>'
+            yield path("".join(self._cell(k, left, top, size) for k in cells), fill=color)
 
 
 def uniforms(seed: int, count: int, dim: int) -> Tensor:
@@ -304,7 +272,9 @@ def uniforms(seed: int, count: int, dim: int) -> Tensor:
 # --- what it is given -----------------------------------------------------------------------
 
 
-def _digits(model: BernoulliMADE, labels) -> tuple[Tensor, Sequence[str], list[float]]:
+def _digits(
+    model: BernoulliMADE, labels: Sequence[str] | None
+) -> tuple[Tensor, Sequence[str], list[float]]:
     """Test digits, their names, and the mean and the middle nine tenths of log p of all."""
     from flowlib import datasets  # scikit-learn is slow to import
 
@@ -321,7 +291,7 @@ def _digits(model: BernoulliMADE, labels) -> tuple[Tensor, Sequence[str], list[f
     return x[rows], labels, typical
 
 
-def _require_simple(model) -> MADE:
+def _require_simple(model: object) -> BernoulliMADE:
     if not isinstance(model, BernoulliMADE):
         raise TypeError(
             f"CompletionExplorer: expected a BernoulliMADE, got a {type(model).__name__}"
@@ -347,21 +317,26 @@ def _require_simple(model) -> MADE:
             f"{int(made.ranks.max())} ranks"
         )
     links = sum(int(l.mask.count_nonzero()) for l in _masked(made))
-    links += sum(len(l.bias) for l in made.layers)
+    links += sum(l.out_features for l in _layers(made))
     if links > MOST_LINKS:
         raise ValueError(
             f"CompletionExplorer: expected a model of at most {MOST_LINKS:,} links, got {links:,}"
         )
     if not all(weights.isfinite().all() for weights in made.parameters()):
         raise ValueError("CompletionExplorer: the model has weights that are not finite")
-    return made
+    return model
+
+
+def _layers(made: MADE) -> list[MaskedLinear]:
+    return [layer for layer in made.layers if isinstance(layer, MaskedLinear)]
 
 
 def _masked(made: MADE) -> list[MaskedLinear]:
-    return [*made.layers, *([made.direct] if made.direct is not None else [])]
+    """The layers, and the direct links from inputs to outputs, if there are any."""
+    return [*_layers(made), *([made.direct] if made.direct is not None else [])]
 
 
-def _as_shape(shape, dim: int) -> list[int]:
+def _as_shape(shape: object, dim: int) -> list[int]:
     sides = as_ints(shape)
     if sides is None or len(sides) != 2 or min(sides) < 1 or math.prod(sides) != dim:
         raise ValueError(
@@ -376,7 +351,7 @@ def _as_shape(shape, dim: int) -> list[int]:
     return list(sides)
 
 
-def _as_rows(pictures, dim: int) -> list[list[int]]:
+def _as_rows(pictures: object, dim: int) -> list[list[int]]:
     if pictures is None:
         return []
     if not isinstance(pictures, Tensor):
@@ -394,19 +369,20 @@ def _as_rows(pictures, dim: int) -> list[list[int]]:
             "CompletionExplorer: expected pictures of zeros and ones; a threshold makes them, "
             "such as (x > 0.5)"
         )
-    return pictures.detach().reshape(-1, dim).long().tolist()
+    rows: list[list[int]] = pictures.detach().reshape(-1, dim).long().tolist()
+    return rows
 
 
 # --- what travels ---------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def _rounded(made: MADE) -> tuple[MADE, dict]:
+def _rounded(made: MADE) -> tuple[MADE, dict[str, Any]]:
     """A copy in float64 with the weights that the page has, and those as text.
 
     In the order of their degrees the units of a layer are linked to the first so many of the layer
-    before: no index needs to travel. Of each unit there is its bias and then its links, of an
-    output in the end those from the inputs directly.
+    before, so that the page needs no indices. For each unit there is its bias, then its links, and
+    for an output last the direct links from the inputs.
     """
     made = copy.deepcopy(made).to("cpu", torch.float64)
     for layer in _masked(made):
@@ -415,20 +391,19 @@ def _rounded(made: MADE) -> tuple[MADE, dict]:
     sorted_units = [m.argsort(stable=True) for m in degrees]
     units: list[float] = []
     numbers: list[Tensor] = []
-    for l, layer in enumerate(made.layers):
+    for l, layer in enumerate(_layers(made)):
         outputs = l + 1 == len(made.layers)
         parts = [layer.bias[:, None], layer.weight]
         if outputs and made.direct is not None:
             parts.append(made.direct.weight)
         rows = torch.cat(parts, 1)
-        # six digits are short, and do not take the largest beyond its steps; nor has a row of
-        # zeros a unit of zero
+        # Six digits are short, and with them the largest still fits its steps. A row of zeros needs
+        # a unit, too, that is not zero.
         largest = rows.abs().amax(1).clamp(min=1e-300)
         unit = rows.new_tensor([float(f"{v / STEPS:.6g}") for v in largest.tolist()])
         steps = (rows / unit[:, None]).round()
-        for part, rounded in zip(
-            parts, (steps * unit[:, None]).split([part.shape[1] for part in parts], 1), strict=True
-        ):
+        widths = [part.shape[1] for part in parts]
+        for part, rounded in zip(parts, torch.split(steps * unit[:, None], widths, 1), strict=True):
             part.copy_(rounded)
         before, after = sorted_units[l], sorted_units[0 if outputs else l + 1]
         for u in after.tolist():

@@ -1,5 +1,6 @@
 // KLExplorer: one Gaussian q asked to be two bumps p, by forward and by reverse KL.
 
+const TRAITS = ["bumps", "weight", "q"];
 const PRESETS = {
   "two bumps": { bumps: [[-2.5, 0.6], [2.5, 0.6]], weight: 0.5 },
   "close together": { bumps: [[-0.8, 0.9], [0.8, 0.9]], weight: 0.5 },
@@ -13,9 +14,8 @@ const VIEW = [-6, 6];
 const KINDS = ["forward", "reverse"];
 const NAMES = { forward: "KL(p‖q)", reverse: "KL(q‖p)" };
 const COLORS = { forward: "var(--fl-data)", reverse: "var(--fl-third)" };
-const LOG_ROOT_2PI = 0.5 * Math.log(2 * Math.PI);
+const LOG_ROOT_2PI = 0.5 * LOG_2PI;
 
-const clamp = (v, [low, high]) => Math.max(low, Math.min(high, v));
 const logNormal = (x, [m, s]) => -0.5 * ((x - m) / s) ** 2 - Math.log(s) - LOG_ROOT_2PI;
 const peak = ([, s], weight = 1) => weight * Math.exp(-Math.log(s) - LOG_ROOT_2PI);
 // The standard deviation at which a Gaussian of that weight is that high.
@@ -28,9 +28,9 @@ const limited = ([m, s], sds) => [clamp(m, MEANS), clamp(s, sds)];
 // the widest q, 6 at 4.5, has left e⁻⁴⁹ of its height at the ends.
 const STEP = 1 / 128;
 const FAR = 64;
-const NODES = Array.from({ length: (2 * FAR) / STEP + 1 }, (_, i) => i * STEP - FAR);
+const NODES = range((2 * FAR) / STEP + 1).map((i) => i * STEP - FAR);
 // The nodes that are drawn: every fourth of those in view.
-const SEEN = Array.from({ length: 32 * (VIEW[1] - VIEW[0]) + 1 }, (_, i) => 4 * i + (VIEW[0] + FAR) / STEP);
+const SEEN = range(32 * (VIEW[1] - VIEW[0]) + 1).map((i) => 4 * i + (VIEW[0] + FAR) / STEP);
 
 // log p by log-sum-exp, so that a ratio of two densities that are both zero to the computer is
 // still known, and with it d log p / dx and the share of bump a at x.
@@ -143,12 +143,12 @@ function refine(table, m, t) {
 const MAP = { x: [-4.7, 4.7], y: [0.27, 6.6].map(Math.log), columns: 96, rows: 72 };
 const LEVELS = [0.1, 0.3, 1, 3, 10, 30, 100]; // nats above the lowest point; grey ends at the last
 const grey = (above) => Math.log1p(above / 0.1) / Math.log1p(LEVELS.at(-1) / 0.1);
-const MAP_M = Array.from({ length: MAP.columns }, (_, i) => MAP.x[0] + ((i + 0.5) / MAP.columns) * (MAP.x[1] - MAP.x[0]));
-const MAP_T = Array.from({ length: MAP.rows }, (_, j) => MAP.y[1] - ((j + 0.5) / MAP.rows) * (MAP.y[1] - MAP.y[0]));
+const MAP_M = range(MAP.columns).map((i) => MAP.x[0] + ((i + 0.5) / MAP.columns) * (MAP.x[1] - MAP.x[0]));
+const MAP_T = range(MAP.rows).map((j) => MAP.y[1] - ((j + 0.5) / MAP.rows) * (MAP.y[1] - MAP.y[0]));
 const NORMAL = (() => {
-  const z = Array.from({ length: 81 }, (_, k) => (k - 40) / 8);
+  const z = range(81).map((k) => (k - 40) / 8);
   const weights = z.map((v) => Math.exp(-0.5 * v * v));
-  const total = weights.reduce((a, b) => a + b);
+  const total = sumOf(weights);
   return { z, weights: weights.map((v) => v / total) };
 })();
 
@@ -218,8 +218,6 @@ function cut(corners, level, i, j) {
 
 // --- words ----------------------------------------------------------------------------------
 
-const DIGITS = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
-
 // exp(log), as people say it.
 function times(log) {
   if (log < Math.log(9.95)) return show(Math.exp(log), 1);
@@ -227,7 +225,7 @@ function times(log) {
     const unit = log < Math.log(99.5) ? 1 : log < Math.log(995) ? 10 : 100;
     return show(Math.round(Math.exp(log) / unit) * unit, 0);
   }
-  return `10${[...String(Math.round(log / Math.LN10))].map((d) => DIGITS[d]).join("")}`;
+  return powerOfTen(Math.round(log / Math.LN10));
 }
 
 // Is there a valley between the two bumps?
@@ -275,18 +273,6 @@ function judge({ bumps: [a, b], weight, q: [m] }, values) {
 
 // --- drawing --------------------------------------------------------------------------------
 
-// A panel with room around its ranges for ticks; x and y are the ranges without that room.
-function chart({ x, y, width, height, room: [top, right, bottom, left], label }) {
-  const unit = [(width - left - right) / (x[1] - x[0]), (height - top - bottom) / (y[1] - y[0])];
-  const it = panel({
-    x: [x[0] - left / unit[0], x[1] + right / unit[0]], y: [y[0] - bottom / unit[1], y[1] + top / unit[1]],
-    width, height, label,
-  });
-  it.svg.firstChild.remove(); // the axes through zero: these charts have theirs at the edge
-  const text = (at, words, more = {}) => it.add("text", { class: "fl-tick", x: at[0], y: at[1], ...more }, words);
-  return { ...it, text, box: { left, top, right: width - right, bottom: height - bottom } };
-}
-
 // Marks below: short strokes and their numbers.
 function ticksBelow(it, values, name) {
   const { left, right, bottom } = it.box;
@@ -306,7 +292,7 @@ function ticksLeft(it, at, values) {
   const digits = Math.max(0, ...values.map(decimals));
   return values.flatMap((v) => [
     make("svg:path", { d: `M${left} ${at(v)}H${right}`, stroke: v ? "var(--fl-faint)" : "var(--fl-muted)" }),
-    make("svg:text", { class: "fl-tick", x: left - 6, y: at(v) + 4, "text-anchor": "end" }, show(v, digits)),
+    make("svg:text", { class: "fl-small", x: left - 6, y: at(v) + 4, "text-anchor": "end" }, show(v, digits)),
   ]);
 }
 
@@ -315,94 +301,82 @@ function rounds(low, high) {
   const base = 10 ** Math.floor(Math.log10((high - low) / 4));
   const step = base * [1, 2, 5, 10].find((k) => (high - low) / (k * base) <= 4);
   const first = Math.ceil(low / step);
-  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
+  return range(Math.floor(high / step) - first + 1, first).map((k) => k * step);
 }
 
 // A Gaussian that is grabbed: `place` says where [m, s] stands in the panel, `found` what stands at
-// a point of it. Its arrow keys change the mean or the sd, and leave the other exactly as it is.
+// a point of it. Its arrow keys change the mean or the sd, and leave the other exactly as it is;
+// `up` says whether the sd grows upwards, 1, or downwards, -1.
 function grab(it, { get, set, place, found, up, ...options }) {
-  const redraw = handle(it, {
+  return handle(it, {
     ...options,
+    range: MEANS,
     get: () => place(get()),
     move: (point) => set(found(point)),
+    keys: ([right, high], count) => {
+      const way = [right, high * up];
+      set(get().map((v, i) => (way[i] ? (Math.round(v / 0.05) + way[i] * count) / 20 : v)));
+    },
     value: () => `mean ${show(get()[0])}, standard deviation ${show(get()[1])}`,
   });
-  const node = it.svg.lastChild;
-  put(node, { "aria-valuemin": MEANS[0], "aria-valuemax": MEANS[1] });
-  node.onkeydown = (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -up], ArrowUp: [0, up] }[event.key];
-    if (!way) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const steps = event.shiftKey ? 5 : 1;
-    set(get().map((v, i) => (way[i] ? (Math.round(v / 0.05) + way[i] * steps) / 20 : v)));
-  };
-  return redraw;
 }
 
-const line = (color, width, more = {}) => ({
-  fill: "none", stroke: color, "stroke-width": width, "stroke-linejoin": "round", ...more,
-});
-const legend = (...keys) => make("p", { class: "fl-panel-title fl-keys" }, ...keys.map((key) => make("span", {}, ...key)));
-
-// The densities: p filled, q a line, each Gaussian taken by its peak. `act` is what hands can do.
-function densities(width, height, read, act) {
+// The densities: p filled, q a line, each Gaussian taken by its peak.
+function densities(width, height, page, act) {
   const it = chart({ x: VIEW, y: [0, 1], width, height, room: [20, 10, 8, 44], label: "The data density p and the Gaussian q" });
   // The vertical scale fits what is there; under the hand it grows where it must, and never shrinks.
   let [high, held] = [0.64, false];
   it.svg.addEventListener("pointerdown", (event) => (held = event.target.closest(".fl-grab") !== null));
   for (const type of ["pointerup", "pointercancel"])
-    it.svg.addEventListener(type, () => ((held = false), act.redraw()));
+    it.svg.addEventListener(type, () => ((held = false), page.redraw()));
 
   const scale = it.add("g", {});
   it.text([it.box.left, 12], "density");
-  const hill = it.add("path", { fill: "var(--fl-data)", "fill-opacity": 0.3 });
+  const hill = it.add("path", filled("var(--fl-data)", 0.3));
   const rim = it.add("path", line("var(--fl-data)", 1.8));
   const parts = [0, 1].map(() => it.add("path", line("var(--fl-data)", 1.2, { opacity: 0.75 })));
   const fits = KINDS.map((kind) => it.add("path", line(COLORS[kind], 1.8, { "stroke-dasharray": "7 4" })));
   const model = it.add("path", line("var(--fl-third)", 2.8));
-  const weight = (k) => [read().weight, 1 - read().weight][k];
+  const weight = (k) => [page.get("weight"), 1 - page.get("weight")][k];
   const byPeak = (share) => ({
     up: -1,
     place: ([m, s]) => [m, peak([m, s], share()) / high],
     found: ([m, h]) => [m, sdAt(h * high, share())],
   });
-  const handles = [
-    ...[0, 1].map((k) =>
-      grab(it, {
-        name: `bump-${k + 1}`, label: `${k ? "Second" : "First"} bump of the data`, color: "var(--fl-data)",
-        get: () => read().bumps[k], set: (bump) => act.bump(k, bump), ...byPeak(() => weight(k)),
-      })),
-    grab(it, {
-      name: "q", label: "The Gaussian q", color: "var(--fl-third)",
-      get: () => read().q, set: act.q, ...byPeak(() => 1),
-    }),
-  ];
+  const bump = (k) => grab(it, {
+    name: `bump-${k + 1}`, label: `${k ? "Second" : "First"} bump of the data`, color: "var(--fl-data)",
+    get: () => page.get("bumps")[k], set: (to) => act.bump(k, to), ...byPeak(() => weight(k)),
+  });
+  const handles = [bump(0), bump(1), grab(it, {
+    name: "q", label: "The Gaussian q", color: "var(--fl-third)", get: () => page.get("q"), set: act.q, ...byPeak(() => 1),
+  })];
   // It keeps its room while there is nothing to explain, so that nothing jumps when there is.
-  const slid = make("span", {}, make("span", { class: "fl-dashes" }), "where q slid to");
+  const slid = make("span", {}, dashes("var(--fl-muted)"), "where q slid to");
   const keys = legend([swatch("var(--fl-data)"), "data p(x)"], [swatch("var(--fl-third)"), "Gaussian q(x)"], [slid]);
 
-  function draw(state, curves, found) {
-    const highest = Math.max(peak(state.q), ...curves.p);
+  // A bump by itself is drawn where it is not the hill's own outline, so that each handle has one.
+  function drawBump(k, curves) {
+    const own = curves.x.map((x) => weight(k) * Math.exp(logNormal(x, page.get("bumps")[k])));
+    const inside = own.map((v, i) => v < 0.97 * curves.p[i] && v > 0.01 * high);
+    const piece = (i) => it.path([i - 1, i].map((j) => [curves.x[j], own[j] / high]));
+    put(parts[k], { d: inside.map((yes, i) => (yes && inside[i - 1] ? piece(i) : "")).join("") });
+  }
+  function draw(curves, found) {
+    const highest = Math.max(peak(page.get("q")), ...curves.p);
     high = held ? Math.max(high, 1.05 * highest) : Math.max(0.64, 1.12 * highest);
     const trace = (values) => it.path(curves.x.map((x, i) => [x, values[i] / high]));
     put(scale, {}, ...ticksLeft(it, (v) => it.at([0, v / high])[1], rounds(0, high)));
     put(hill, { d: it.path([[VIEW[0], 0], ...curves.x.map((x, i) => [x, curves.p[i] / high]), [VIEW[1], 0]]) });
     put(rim, { d: trace(curves.p) });
-    // A bump by itself is drawn where it is not the hill's own outline, so that each handle has one.
-    parts.forEach((part, k) => {
-      const own = curves.x.map((x) => weight(k) * Math.exp(logNormal(x, state.bumps[k])));
-      const inside = own.map((v, i) => v < 0.97 * curves.p[i] && v > 0.01 * high);
-      const piece = (i) => it.path([i - 1, i].map((j) => [curves.x[j], own[j] / high]));
-      put(part, { d: inside.map((yes, i) => (yes && inside[i - 1] ? piece(i) : "")).join("") });
-    });
+    drawBump(0, curves);
+    drawBump(1, curves);
     fits.forEach((fit, i) => {
       const best = found[KINDS[i]];
       put(fit, { d: best ? trace(curves.x.map((x) => Math.exp(logNormal(x, best)))) : "" });
     });
     put(model, { d: trace(curves.q) });
     slid.style.visibility = KINDS.some((kind) => found[kind]) ? "visible" : "hidden";
-    handles.forEach((redraw) => redraw());
+    handles.forEach((one) => one.draw());
   }
   return { node: make("div", {}, keys, it.svg), draw };
 }
@@ -412,7 +386,7 @@ function integrands(width, height) {
   const it = chart({ x: VIEW, y: [0, 1], width, height, room: [20, 10, 28, 44], label: "The integrands of both divergences" });
   const scale = it.add("g", {});
   it.text([it.box.left, 12], "nats per unit of x");
-  const areas = KINDS.map((kind) => it.add("path", { fill: COLORS[kind], "fill-opacity": 0.22 }));
+  const areas = KINDS.map((kind) => it.add("path", filled(COLORS[kind], 0.22)));
   const edges = KINDS.map((kind) => it.add("path", line(COLORS[kind], 2)));
   const tops = KINDS.map((kind) => it.add("circle", { r: 4, fill: COLORS[kind], stroke: "var(--fl-panel)", "stroke-width": 1.5 }));
   ticksBelow(it, [-6, -4, -2, 0, 2, 4], "x");
@@ -422,7 +396,7 @@ function integrands(width, height) {
       [swatch(COLORS.reverse), "q log(q/p), its area is KL(q‖p)"]),
     it.svg);
 
-  function draw(curves, peaks) {
+  function draw(curves) {
     const all = [...curves.forward, ...curves.reverse];
     const high = Math.max(0.5, 1.1 * Math.max(...all));
     const low = Math.min(-0.1 * high, 1.1 * Math.min(...all));
@@ -432,7 +406,7 @@ function integrands(width, height) {
       const points = curves.x.map((x, i) => [x, level(curves[kind][i])]);
       put(areas[k], { d: it.path([[VIEW[0], level(0)], ...points, [VIEW[1], level(0)]]) });
       put(edges[k], { d: it.path(points) });
-      const [cx, cy] = it.at(points[peaks[kind]]);
+      const [cx, cy] = it.at(points[curves.peaks[kind]]);
       put(tops[k], { cx, cy });
     });
   }
@@ -440,8 +414,11 @@ function integrands(width, height) {
 }
 
 // One divergence over all q: a grey map that is clear where the divergence is low.
-function landscape(width, height, read, act) {
-  const it = chart({ x: MAP.x, y: MAP.y, width, height, room: [6, 8, 28, 44], label: "The divergence for every mean and standard deviation of q" });
+function landscape(width, height, page, act) {
+  const it = chart({
+    x: MAP.x, y: MAP.y, width, height, room: [6, 8, 28, 44],
+    label: "The divergence for every mean and standard deviation of q",
+  });
   const { left, right, top, bottom } = it.box;
   const [wide, tall] = [right - left, bottom - top];
   const share = (part, whole) => `${(100 * part) / whole}%`;
@@ -463,9 +440,9 @@ function landscape(width, height, read, act) {
   const track = it.add("path", line("var(--fl-third)", 2.5, { "stroke-linecap": "round" }));
   const from = it.add("circle", { r: 4, fill: "var(--fl-panel)", stroke: "var(--fl-third)", "stroke-width": 2.5 });
   const marks = it.add("g", {});
-  const redraw = grab(it, {
+  const q = grab(it, {
     name: "q-map", label: "The Gaussian q in the landscape", color: "var(--fl-third)",
-    get: () => read().q, set: act.q, up: 1,
+    get: () => page.get("q"), set: act.q, up: 1,
     place: ([m, s]) => [m, Math.log(s)], found: ([m, t]) => [m, Math.exp(t)],
   });
 
@@ -489,14 +466,21 @@ function landscape(width, height, read, act) {
       ];
     }));
   }
-  function draw(trail) {
+  // The survey is painted when it is another.
+  let shown = null;
+  function draw(lows, trail) {
+    if (shown !== lows) {
+      paint(lows.grid);
+      mark(lows.places);
+      shown = lows;
+    }
     const d = trail.length > 1 ? it.path(trail) : "";
     for (const path of [casing, track]) put(path, { d });
     const [cx, cy] = it.at(trail[0] ?? [0, 0]);
     put(from, { cx, cy, visibility: d ? "visible" : "hidden" });
-    redraw();
+    q.draw();
   }
-  return { node: make("div", { class: "fl-map" }, canvas, it.svg), paint, mark, draw };
+  return { node: make("div", { class: "fl-map" }, canvas, it.svg), draw };
 }
 
 // What the greys mean.
@@ -511,178 +495,188 @@ function greys() {
 
 // --- the explorer ---------------------------------------------------------------------------
 
-function render({ model, el }) {
-  const read = () => ({ bumps: model.get("bumps"), weight: model.get("weight"), q: model.get("q") });
-  const start = read();
-  let kind = "reverse"; // whose landscape is shown
-  let trail = { kind, path: [] }; // the way of the last slide
-  let found = {}; // where slides have ended, for this p
-  let sliding = 0;
-  let known = {}; // p, and what is computed of it
-  let drawn = {}; // what the landscape shows
-
-  function write(changes) {
-    cancelAnimationFrame(sliding);
-    sliding = 0;
-    el.dataset.sliding = "false";
-    trail = { kind, path: [] };
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  }
-  const act = {
-    q: (q) => write({ q: limited(q, Q_SDS) }),
-    bump: (k, bump) => write({ bumps: read().bumps.map((b, i) => (i === k ? limited(bump, BUMP_SDS) : b)) }),
-    redraw: () => draw(),
+// The present p, what is computed of it, and where slides have ended for it: until p is another.
+function knowledge(page) {
+  let [name, now] = ["", null];
+  return () => {
+    const { bumps, weight } = page.state();
+    const present = JSON.stringify([bumps, weight]);
+    if (present === name) return now;
+    name = present;
+    const table = tabulate({ bumps, weight });
+    const surveys = {};
+    const lows = (kind) => (surveys[kind] ??= (() => {
+      const grid = survey(kind, table);
+      return { grid, places: minima(kind, table, grid).map(([m, s]) => [m, s, DIVERGENCE[kind](table, m, s).value]) };
+    })());
+    return (now = { table, lows, found: {} });
   };
+}
 
-  // Downhill from the present q, 0.7 s long where motion is welcome.
-  function slide(which) {
-    write({});
-    show_landscape(which);
-    const { table } = known;
-    const path = descend(which, table, read().q);
-    const ends = path.at(-1);
-    const arrive = () => {
-      found = { ...found, [which]: [ends[0], Math.exp(ends[1])] };
-      write({ q: found[which] });
-      trail = { kind: which, path };
-      draw();
-    };
-    if (path.length < 2 || matchMedia("(prefers-reduced-motion: reduce)").matches) return arrive();
-    const reach = [0];
-    path.slice(1).forEach((p, i) => reach.push(reach[i] + Math.hypot(p[0] - path[i][0], p[1] - path[i][1])));
-    const begin = performance.now();
-    const step = (now) => {
-      if (known.table !== table) return write({}); // somebody else has moved the bumps
-      const t = (now - begin) / 700;
-      if (t >= 1) return arrive();
-      const far = reach.at(-1) * t * t * (3 - 2 * t);
-      const i = Math.max(1, reach.findIndex((r) => r >= far));
-      const f = (far - reach[i - 1]) / (reach[i] - reach[i - 1] || 1);
-      const [m, log_s] = path[i].map((v, j) => path[i - 1][j] + f * (v - path[i - 1][j]));
-      trail = { kind: which, path: [...path.slice(0, i), [m, log_s]] };
-      sliding = requestAnimationFrame(step);
-      model.set("q", [m, Math.exp(log_s)]);
-    };
-    sliding = requestAnimationFrame(step);
-    draw();
+// All that is drawn along x, for p and one q.
+function curvesOf(table, q) {
+  const x = SEEN.map((i) => NODES[i]);
+  const [log_p, log_q] = [SEEN.map((i) => table.log[i]), x.map((v) => logNormal(v, q))];
+  const [p, density] = [log_p.map(Math.exp), log_q.map(Math.exp)];
+  const curves = {
+    x, p, q: density, log_p, log_q,
+    forward: x.map((_, i) => p[i] * (log_p[i] - log_q[i])),
+    reverse: x.map((_, i) => density[i] * (log_q[i] - log_p[i])),
+  };
+  curves.peaks = Object.fromEntries(KINDS.map((which) => [which, curves[which].indexOf(Math.max(...curves[which]))]));
+  return curves;
+}
+
+// Along a path in 0.7 s: `step` gets the part of it so far, and returns whether to go on; then `arrive`.
+function glide(path, step, arrive) {
+  const reach = [0];
+  path.slice(1).forEach((p, i) => reach.push(reach[i] + Math.hypot(p[0] - path[i][0], p[1] - path[i][1])));
+  const begin = performance.now();
+  const tick = (now) => {
+    const t = (now - begin) / 700;
+    if (t >= 1) return arrive();
+    const far = reach.at(-1) * t * t * (3 - 2 * t);
+    const i = Math.max(1, reach.findIndex((r) => r >= far));
+    const f = (far - reach[i - 1]) / (reach[i] - reach[i - 1] || 1);
+    const here = path[i].map((v, j) => path[i - 1][j] + f * (v - path[i - 1][j]));
+    if (step([...path.slice(0, i), here])) requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+}
+
+// What hands can do. `view` is what no trait knows: whose landscape is shown, the way of the last
+// slide, and the slide that is under way.
+function actions(page, view, known) {
+  function write(changes) {
+    view.slide = null;
+    view.trail = { kind: view.kind, path: [] };
+    page.set(changes);
+    page.soon(); // also where no trait is another
   }
-  const show_landscape = (which) => ((kind = which), draw());
+  function look(kind) {
+    view.kind = kind;
+    page.redraw();
+  }
+  // Downhill from the present q, slowly where motion is welcome.
+  function slide(kind) {
+    write({});
+    view.kind = kind;
+    const mine = known();
+    const path = descend(kind, mine.table, page.get("q"));
+    const [m, log_s] = path.at(-1);
+    const arrive = () => {
+      mine.found[kind] = [m, Math.exp(log_s)];
+      write({ q: mine.found[kind] });
+      view.trail = { kind, path };
+      page.redraw();
+    };
+    if (path.length < 2 || isCalm()) return arrive();
+    const me = (view.slide = {});
+    glide(path, (part) => {
+      if (view.slide !== me) return false;
+      if (known() !== mine || !page.el.isConnected) return write({}); // somebody else has moved the bumps, or all is over
+      view.trail = { kind, path: part };
+      const [mean, log_sd] = part.at(-1);
+      page.set({ q: [mean, Math.exp(log_sd)] }, false);
+      return true;
+    }, () => view.slide === me && arrive());
+    page.redraw();
+  }
+  return {
+    write, look, slide,
+    q: (q) => write({ q: limited(q, Q_SDS) }),
+    bump: (k, bump) => write({ bumps: page.get("bumps").map((b, i) => (i === k ? limited(bump, BUMP_SDS) : b)) }),
+    reset: () => {
+      known().found = {};
+      view.kind = "reverse";
+      write(page.start);
+      page.redraw();
+    },
+  };
+}
 
+// The weight, the numbers and the slides: what stands beside the landscape.
+function side(page, act) {
   const weight = slider({
     name: "weight", symbol: ["first bump’s share w"], label: "Weight of the first bump", min: 0.05, max: 0.95, step: 0.05,
-    get: () => read().weight, set: (v) => write({ weight: v }),
+    get: () => page.get("weight"), set: (v) => act.write({ weight: v }),
   });
+  weight.node.classList.add("fl-wordy");
   const sum = ledger([0, 8], [
     { name: "forward", text: [NAMES.forward], color: COLORS.forward, digits: 3 },
     { name: "reverse", text: [NAMES.reverse], color: COLORS.reverse, digits: 3 },
     { name: "m", text: ["mean m of q"] },
     { name: "s", text: ["sd s of q"] },
   ]);
-  const toggles = KINDS.map((which) => button(NAMES[which], { "data-landscape": which }, () => show_landscape(which)));
-  const slides = KINDS.map((which) => {
-    const it = button("", { "data-slide": which }, () => slide(which));
-    it.append(swatch(COLORS[which]), `slide down ${NAMES[which]}`);
-    return it;
+  const slides = KINDS.map((kind) => {
+    const node = button("", { "data-slide": kind }, () => act.slide(kind));
+    node.append(swatch(COLORS[kind]), `slide down ${NAMES[kind]}`);
+    return node;
   });
-  weight.node.classList.add("fl-wordy");
-  const say = make("p", { class: "fl-say" });
-  const half = task("half", "Put q so that KL(q‖p) is below 0.75 nats although half of the data is left out.");
-  const body = make("div", {});
-  el.replaceChildren(body, half.node,
-    make("div", { class: "fl-row" },
-      ...Object.entries(PRESETS).map(([name, p]) => button(name, { "data-preset": name }, () => write(p))),
-      button("reset", { "data-action": "reset" }, () => {
-        [found, kind] = [{}, "reverse"];
-        write(start);
-        draw();
-      })));
-
-  // The charts are built for a width in pixels, so that text and handles have their size on a phone.
-  let charts;
-  let built = 0;
-  function build(width) {
-    const wide = width >= 540;
-    const part = wide ? Math.round((width - 24) * 0.52) : width;
-    built = width;
-    drawn = {};
-    charts = {
-      densities: densities(width, wide ? 218 : 196, read, act),
-      integrands: integrands(width, wide ? 158 : 148),
-      landscape: landscape(part, wide ? 290 : 270, read, act),
-    };
-    body.replaceChildren(
-      charts.densities.node, charts.integrands.node,
-      make("div", { class: "fl-below" },
-        make("div", {},
-          make("div", { class: "fl-row", role: "group", "aria-label": "Divergence whose landscape is shown" },
-            make("b", {}, "landscape"), ...toggles),
-          charts.landscape.node, greys()),
-        make("div", { class: "fl-side" }, weight.node, sum.node, make("div", { class: "fl-row" }, ...slides)),
-        say));
-  }
-
-  function draw() {
-    const state = read();
-    const { bumps, q } = state;
-    const name = JSON.stringify([bumps, state.weight]);
-    if (known.name !== name) {
-      known = { name, table: tabulate(state), surveys: {} };
-      found = {};
-    }
-    const { table, surveys } = known;
-    const values = { forward: forward(table, ...q).value, reverse: reverse(table, ...q).value, m: q[0], s: q[1] };
-    const lows = (surveys[kind] ??= (() => {
-      const grid = survey(kind, table);
-      return { grid, places: minima(kind, table, grid).map(([m, s]) => [m, s, DIVERGENCE[kind](table, m, s).value]) };
-    })());
-    if (drawn !== lows) {
-      charts.landscape.paint(lows.grid);
-      charts.landscape.mark(lows.places);
-      drawn = lows;
-    }
-
-    const x = SEEN.map((i) => NODES[i]);
-    const [log_p, log_q] = [SEEN.map((i) => table.log[i]), x.map((v) => logNormal(v, q))];
-    const [p, density] = [log_p.map(Math.exp), log_q.map(Math.exp)];
-    const curves = {
-      x, p, q: density,
-      forward: x.map((_, i) => p[i] * (log_p[i] - log_q[i])),
-      reverse: x.map((_, i) => density[i] * (log_q[i] - log_p[i])),
-    };
-    const peaks = Object.fromEntries(KINDS.map((which) => [which, curves[which].indexOf(Math.max(...curves[which]))]));
-    charts.densities.draw(state, curves, found);
-    charts.integrands.draw(curves, peaks);
-    charts.landscape.draw(trail.kind === kind ? trail.path : []);
+  const draw = (values) => {
     weight.draw();
     sum.draw(values);
-    toggles.forEach((toggle, i) => put(toggle, { "aria-pressed": KINDS[i] === kind }));
-    say.replaceChildren(`${whereabouts(table, state)} `, ...KINDS.map((which) => {
-      const i = peaks[which];
-      const words = bill(which, values[which], x[i], Math.abs(log_p[i] - log_q[i]));
-      return make("span", { class: "fl-bill" }, swatch(COLORS[which]), `${words} `);
-    }));
-    half.draw(...judge(state, values));
-    Object.assign(el.dataset, {
-      bumps: bumps.flat().join(","), weight: state.weight, q: q.join(","), landscape: kind, sliding: sliding > 0,
-      minima: lows.places.map(([m, s]) => `${m},${s}`).join(";"),
-    });
-  }
-
-  const room = () => el.clientWidth - 24 || 640; // a kernel's page may render before it shows
-  build(room());
-  const resized = new ResizeObserver(() => {
-    if (!el.clientWidth || Math.abs(room() - built) < 24) return;
-    build(room());
-    draw();
-  });
-  const end = frame(el, model, ["bumps", "weight", "q"], draw);
-  resized.observe(el);
-  return () => {
-    cancelAnimationFrame(sliding);
-    resized.disconnect();
-    end();
   };
+  return { node: make("div", { class: "fl-side" }, weight.node, sum.node, row(...slides)), draw };
+}
+
+// The charts are built for a width in pixels, so that text and handles have their size on a phone.
+function charts(width, page, act) {
+  const wide = width >= 540;
+  return {
+    densities: densities(width, wide ? 218 : 196, page, act),
+    integrands: integrands(width, wide ? 158 : 148),
+    landscape: landscape(wide ? Math.round((width - 24) * 0.52) : width, wide ? 290 : 270, page, act),
+  };
+}
+
+// What each divergence pays most for, after where q is.
+function sayBills(node, { table }, state, values, { x, log_p, log_q, peaks }) {
+  put(node, {}, `${whereabouts(table, state)} `, ...KINDS.map((kind) => {
+    const i = peaks[kind];
+    const words = bill(kind, values[kind], x[i], Math.abs(log_p[i] - log_q[i]));
+    return make("span", { class: "fl-bill" }, swatch(COLORS[kind]), `${words} `);
+  }));
+}
+
+function render({ model, el }) {
+  const page = openPage(el, model, TRAITS);
+  const view = { kind: "reverse", trail: { kind: "reverse", path: [] }, slide: null };
+  const known = knowledge(page);
+  const act = actions(page, view, known);
+  const toggles = choice(KINDS.map((kind) => [NAMES[kind], kind, { "data-landscape": kind }]), () => view.kind, act.look);
+  const [beside, say, body] = [side(page, act), saying(), make("div", { class: "fl-kl" })];
+  const half = task("half", "Put q so that KL(q‖p) is below 0.75 nats although half of the data is left out.");
+  const presets = Object.entries(PRESETS).map(([name, p]) => preset(name, () => act.write(p)));
+  el.replaceChildren(body, half.node, row(...presets, resetButton(act.reset)));
+
+  let drawn = {};
+  const build = whenNew((width) => {
+    drawn = charts(width, page, act);
+    const which = { class: "fl-row", role: "group", "aria-label": "Divergence whose landscape is shown" };
+    body.replaceChildren(
+      drawn.densities.node, drawn.integrands.node,
+      make("div", { class: "fl-below" },
+        make("div", {}, make("div", which, make("b", {}, "landscape"), ...toggles.nodes), drawn.landscape.node, greys()),
+        beside.node, say));
+  });
+
+  return page.run((width) => {
+    build(width);
+    const [state, now] = [page.state(), known()];
+    const [{ q }, { table }] = [state, now];
+    const [lows, curves] = [now.lows(view.kind), curvesOf(table, q)];
+    const values = { forward: forward(table, ...q).value, reverse: reverse(table, ...q).value, m: q[0], s: q[1] };
+    drawn.densities.draw(curves, now.found);
+    drawn.integrands.draw(curves);
+    drawn.landscape.draw(lows, view.trail.kind === view.kind ? view.trail.path : []);
+    toggles.draw();
+    beside.draw(values);
+    sayBills(say, now, state, values, curves);
+    half.draw(...judge(state, values));
+    mirror(el, { ...state, landscape: view.kind, sliding: view.slide !== null });
+    el.dataset.minima = lows.places.map(([m, s]) => `${m},${s}`).join(";");
+  });
 }
 
 export default { render };

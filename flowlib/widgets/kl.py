@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import traitlets
+import numpy.typing as npt
 
-from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD
+from flowlib.plotting import DATA, GREY, INK, THIRD
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.stills import Style, circle, group, path, picture, polyline, text, title
+from flowlib.widgets.traits import Number, Numbers
 
 __all__ = ["KLExplorer"]
 
 MEANS = (-4.5, 4.5)
-BUMP_SDS = (0.3, 3.0)
-Q_SDS = (0.3, 6.0)  # wide enough for the moments of every p that can be set
+BUMPS = {"means": MEANS, "standard deviations": (0.3, 3.0)}
+# wide enough for the moments of every p that can be set
+Q = {"means": MEANS, "standard deviations": (0.3, 6.0)}
 
 
 class KLExplorer(Explorer):
-    """One Gaussian ``q`` that is asked to be two bumps ``p``.
+    """One Gaussian ``q`` that is to fit two bumps ``p``.
 
     The data density is ``p(x) = w N(x; a, sa²) + (1 - w) N(x; b, sb²)``, the model is
-    ``q(x) = N(x; m, s²)``; all three Gaussians are taken by their peaks. Below them stand the
-    integrands of ``KL(p‖q)`` and ``KL(q‖p)`` and, for every ``m`` and ``s``, the landscape of
-    either divergence, which ``q`` can slide down.
+    ``q(x) = N(x; m, s²)``; the reader drags all three Gaussians by their peaks. Below them are the
+    integrands of ``KL(p‖q)`` and ``KL(q‖p)`` and, over ``m`` and ``s``, the landscape of either
+    divergence, which ``q`` can slide down.
 
     Attributes:
         bumps: ``[[a, sa], [b, sb]]``, means within ±4.5, standard deviations from 0.3 to 3.
@@ -31,7 +34,8 @@ class KLExplorer(Explorer):
         q: ``[m, s]``, the mean within ±4.5, the standard deviation from 0.3 to 6.
 
     Raises:
-        traitlets.TraitError: if a trait has another shape, or a number outside of its range.
+        TypeError: if there is no such option.
+        traitlets.TraitError: if an attribute has another shape, or a number outside of its range.
 
     Example:
         >>> KLExplorer(q=[2, 1])
@@ -47,39 +51,9 @@ class KLExplorer(Explorer):
         "Two bumps of data, p, filled, and one Gaussian, q, a line, which cannot be both of them: "
         "forward KL charges for data that q leaves out, reverse KL for q where there are no data."
     )
-    bumps = traitlets.List(default_value=[[-2.5, 0.6], [2.5, 0.6]]).tag(sync=True)
-    weight = traitlets.Float(0.5).tag(sync=True)
-    q = traitlets.List(default_value=[0.5, 1.0]).tag(sync=True)
-
-    @traitlets.validate("bumps", "q")
-    def _gaussians(self, proposal):
-        name = proposal.trait.name
-        shape, sds = {"bumps": ((2, 2), BUMP_SDS), "q": ((2,), Q_SDS)}[name]
-        try:
-            value = np.asarray(proposal.value, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise traitlets.TraitError(f"{name}: {error}") from error
-        if value.shape != shape or not np.isfinite(value).all():
-            raise traitlets.TraitError(
-                f"{name}: expected finite numbers of shape {shape}, got {proposal.value}"
-            )
-        for what, numbers, (low, high) in (
-            ("means", value[..., 0], MEANS),
-            ("standard deviations", value[..., 1], sds),
-        ):
-            if (numbers < low).any() or (numbers > high).any():
-                raise traitlets.TraitError(
-                    f"{name}: expected {what} from {low} to {high}, got {proposal.value}"
-                )
-        return value.tolist()
-
-    @traitlets.validate("weight")
-    def _share(self, proposal):
-        if not 0.05 <= proposal.value <= 0.95:
-            raise traitlets.TraitError(
-                f"weight: expected a number from 0.05 to 0.95, got {proposal.value}"
-            )
-        return proposal.value
+    bumps = Numbers([[-2.5, 0.6], [2.5, 0.6]], shape=(2, 2), ranges=BUMPS).tag(sync=True)
+    weight = Number(0.5, low=0.05, high=0.95).tag(sync=True)
+    q = Numbers([0.5, 1.0], shape=(2,), ranges=Q).tag(sync=True)
 
     def __repr__(self) -> str:
         return f"KLExplorer(q={self.q})"
@@ -87,41 +61,35 @@ class KLExplorer(Explorer):
     def still(self) -> str:
         """The two densities as they are before anything is moved."""
         x = np.linspace(-6, 6, 301)
-        shares = (self.weight, 1 - self.weight)
-        bumps = list(zip(shares, self.bumps, strict=True))
-        p, q = sum(w * _normal(x, *bump) for w, bump in bumps), _normal(x, *self.q)
+        bumps = list(zip((self.weight, 1 - self.weight), self.bumps, strict=True))
+        p = np.sum([w * _normal(x, *bump) for w, bump in bumps], 0)
+        q = _normal(x, *self.q)
         high = max(0.64, 1.12 * p.max(), 1.12 * q.max())
 
-        def at(u, v):
-            return f"{20 + (u + 6) * 50:.1f} {270 - v / high * 220:.1f}"
+        def curve(density: npt.NDArray[np.float64], close: bool = False) -> str:
+            return polyline(zip(20 + (x + 6) * 50, 270 - density / high * 220, strict=True), close)
 
-        def path(y):
-            return "M" + "L".join(at(u, v) for u, v in zip(x, y, strict=True))
+        def peak(color: str, w: float, m: float, s: float) -> str:
+            top = 270 - w / (s * math.sqrt(2 * math.pi)) / high * 220
+            return path(polyline([(20 + (m + 6) * 50, top)]) + "h0", stroke=color)
 
-        def peak(w, m, s, color):
-            return f'<path d="M{at(m, w * _normal(m, m, s))}h0" stroke="{color}"/>'
-
-        ticks = "".join(
-            f'<text x="{20 + (v + 6) * 50}" y="294">{v}</text>'.replace(">-", ">−")
-            for v in range(-4, 5, 2)
-        )
-        peaks = "".join(peak(w, *bump, DATA) for w, bump in bumps) + peak(1, *self.q, THIRD)
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 310" '
-            'font-family="sans-serif">'
-            f'<rect width="640" height="310" fill="{PAPER}"/>'
-            f'<circle cx="28" cy="21" r="5" fill="{DATA}"/>'
-            f'<circle cx="150" cy="21" r="5" fill="{THIRD}"/>'
-            f'<g font-size="15" fill="{INK}"><text x="40" y="26">data p(x)</text>'
-            f'<text x="162" y="26">Gaussian q(x)</text></g>'
-            f'<path d="M20 270H620" stroke="{GREY}"/>'
-            f'<g font-size="14" fill="{INK}" text-anchor="middle">{ticks}</g>'
-            f'<path d="{path(p)}Z" fill="{DATA}" fill-opacity="0.3" stroke="{DATA}" '
-            'stroke-width="1.8"/>'
-            f'<path d="{path(q)}" fill="none" stroke="{THIRD}" stroke-width="2.8"/>'
-            f'<g stroke-width="14" stroke-linecap="round">{peaks}</g></svg>'
+        ticks = (text(20 + (v + 6) * 50, 294, v) for v in range(-4, 5, 2))
+        peaks = [*(peak(DATA, w, *bump) for w, bump in bumps), peak(THIRD, 1, *self.q)]
+        filled: Style = {"fill": DATA, "fill_opacity": 0.3, "stroke": DATA, "stroke_width": 1.8}
+        return picture(
+            310,
+            circle(28, 21, 5, fill=DATA),
+            circle(150, 21, 5, fill=THIRD),
+            title(40, 26, "data p(x)"),
+            title(162, 26, "Gaussian q(x)"),
+            path("M20 270H620", stroke=GREY),
+            group(*ticks, font_size=14, fill=INK, text_anchor="middle"),
+            path(curve(p, close=True), **filled),
+            path(curve(q), fill="none", stroke=THIRD, stroke_width=2.8),
+            group(*peaks, stroke_width=14, stroke_linecap="round"),
         )
 
 
-def _normal(x, m, s):
-    return np.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi))
+def _normal(x: npt.NDArray[np.float64], m: float, s: float) -> npt.NDArray[np.float64]:
+    density: npt.NDArray[np.float64] = np.exp(-0.5 * ((x - m) / s) ** 2)
+    return density / (s * math.sqrt(2 * math.pi))

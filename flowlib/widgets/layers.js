@@ -1,13 +1,12 @@
 // LayersExplorer: points on their way through a flow, and what each layer is worth.
 
 const TRAITS = ["depth", "point"];
-const LOG_2PI = Math.log(2 * Math.PI);
 const SPEED = 0.8; // layers a second
 const EDGE = 2; // standard deviations, of the outer circle and of the task
 
-const pairs = (flat) => Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
+const pairs = (flat) => range(flat.length / 2).map((i) => [flat[2 * i], flat[2 * i + 1]]);
 const logNormal = ([u, v]) => -0.5 * (u * u + v * v) - LOG_2PI;
-const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const mean = (values) => sumOf(values) / values.length;
 
 // Which coordinates a layer moves, as the points see it: [first, second].
 const moves = (from, to) => [0, 1].map((i) => from.some((p, k) => Math.abs(p[i] - to[k][i]) > 1e-9));
@@ -27,177 +26,193 @@ function story(names, moved, depth) {
   return `${when}, ${names[layer]}: ${how}${depth === count ? " This is latent space." : ""}`;
 }
 
-function render({ model, el }) {
-  const get = (name) => model.get(name);
-  const [places, dets, names] = [get("places").map(pairs), get("log_dets"), get("layers")];
-  const truth = get("truth");
-  const count = names.length;
-  const start = { depth: get("depth"), point: get("point") };
+function judge(depth, end) {
+  const radius = Math.hypot(...end);
+  if (depth > 0) return [false, "These are not the data any more."];
+  const far = `${show(radius)} deviations from the middle.`;
+  if (radius > EDGE) return [true, `Done: it ends ${far} Look where it lay among the data.`];
+  return [false, `This one will end ${far}`];
+}
+
+// What is known of the flow: of each point its places and its log-determinants after 0, 1, ... layers.
+function journey(page) {
+  const [places, dets, names] = [page.get("places").map(pairs), page.get("log_dets"), page.get("layers")];
   const nll = places.map((place, k) => -mean(place.map((p, i) => logNormal(p) + dets[k][i])));
-  const moved = places.slice(1).map((place, k) => moves(places[k], place));
-  const whole = () => Math.floor(get("depth") + 1e-9);
-  const set = (values, save = true) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    if (save) model.save_changes();
-  };
-  const go = (depth, save) => set({ depth: Math.max(0, Math.min(count, Math.round(depth * 100) / 100)) }, save);
+  const count = names.length;
+  const whole = () => Math.floor(page.get("depth") + 1e-9);
+  // Where a point is now, between two layers on a straight line.
   const here = (i) => {
-    const [k, share] = [whole(), get("depth") - whole()];
+    const [k, share] = [whole(), page.get("depth") - whole()];
     if (share <= 0 || k >= count) return places[k][i];
     return places[k][i].map((v, c) => v + share * (places[k + 1][i][c] - v));
   };
+  const all = () => places[0].map((_, i) => here(i));
+  const moved = places.slice(1).map((place, k) => moves(places[k], place));
+  return { places, dets, names, count, nll, moved, whole, here, all };
+}
 
-  // the plane
-  const reach = places.flat().map((p) => Math.max(...p.map(Math.abs))).sort((a, b) => a - b);
-  const half = 1.06 * Math.max(2.6, reach[Math.floor(0.998 * (reach.length - 1))]);
-  const space = plane(half, "The points of the plane");
-  space.add("path", { d: "M0.5 0.5H319.5V319.5H0.5Z", fill: "none", stroke: "var(--fl-faint)" });
-  for (const r of [1, EDGE])
-    space.add("circle", { cx: 160, cy: 160, r: (r / half) * 160, fill: "none", stroke: "var(--fl-latent)", "stroke-width": 1.2, opacity: 0.75 });
-  for (const r of [1, EDGE])
-    space.add("text", { class: "fl-tick fl-cased", x: 160 + (r / half) * 160 * 0.71 + 3, y: 160 + (r / half) * 160 * 0.71 + 12 }, `${r}`);
-  const cloud = space.add("path", { "stroke-width": 4, "stroke-linecap": "round", "stroke-opacity": 0.6, fill: "none", "data-cloud": "" });
-  const trail = space.add("path", { fill: "none", stroke: "var(--fl-ink)", "stroke-width": 1.3, "stroke-dasharray": "4 3" });
-  const nearest = (spot) => {
-    const far = places[0].map((_, i) => Math.hypot(...here(i).map((v, c) => v - spot[c])));
-    return far.indexOf(Math.min(...far));
-  };
-  const chosen = handle(space, {
-    name: "point", label: "The chosen point", color: "var(--fl-ink)",
-    get: () => here(get("point")),
-    move: (spot) => set({ point: nearest(spot) }),
-    value: ([u, v]) => `point ${get("point") + 1}, at (${show(u)}, ${show(v)})`,
-  });
-  space.svg.lastChild.onkeydown = (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
-    if (!way) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const next = ahead(places[0].map((_, i) => here(i)), here(get("point")), way);
-    if (next >= 0) set({ point: next });
-  };
-  space.svg.addEventListener("click", (event) => {
-    if (!event.target.closest(".fl-grab")) set({ point: nearest(space.locate(event)) });
-  });
-
-  // the curve
-  const levels = truth === null ? nll : [...nll, truth];
-  const [low, high] = [Math.min(...levels), Math.max(...levels)];
-  const margin = 0.12 * Math.max(high - low, 0.1);
-  const chart = panel({
-    x: [-0.14 * count, 1.06 * count], y: [low - 2.8 * margin, high + margin], width: 320, height: 210,
-    label: "Nats a point if the flow ended here",
-  });
-  if (truth !== null) {
-    const [, y] = chart.at([0, truth]);
-    chart.add("path", { d: `M0 ${y}H320`, stroke: "var(--fl-muted)", "stroke-width": 1.2, "stroke-dasharray": "2 3" });
-    chart.add("text", { class: "fl-tick fl-cased", x: 46, y: y + 16 }, `truth ${show(truth)}`);
-  }
-  chart.add("path", { d: chart.path(nll.map((v, k) => [k, v])), fill: "none", stroke: "var(--fl-third)", "stroke-width": 2.4 });
-  for (const [v, words] of ticks(chart.y)) {
-    const [, y] = chart.at([0, v]);
-    chart.add("text", { class: "fl-tick", x: 2, y: y + 4.5 }, words);
-  }
-  nll.forEach((v, k) => {
-    const [cx, cy] = chart.at([k, v]);
-    chart.add("circle", { cx, cy, r: 3.4, fill: "var(--fl-third)" });
-    chart.add("text", { class: "fl-tick fl-cased", x: cx, y: 206, "text-anchor": "middle" }, `${k}`);
-  });
-  const level = (depth) => {
-    const k = Math.min(count - 1, Math.floor(depth));
-    return nll[k] + (depth - k) * (nll[k + 1] - nll[k]);
-  };
-  const marker = handle(chart, {
-    name: "depth", label: "How far through the flow", color: "var(--fl-third)", step: 0.25,
-    get: () => [get("depth"), level(get("depth"))],
-    move: ([depth]) => stop(go, depth),
-    value: ([depth]) => `${show(depth)} of ${count} layers, ${show(level(depth))} nats`,
-  });
-
-  // the second ways, and the numbers
-  const bar = slider({
-    name: "depth", symbol: [""], label: "Layers passed", min: 0, max: count, step: 0.05,
-    get: () => get("depth"), set: (v) => stop(go, v), text: (v) => `${show(v, 1)} of ${count}`,
-  });
+// The ways through the flow: a slider, jumps, and a play that goes by itself.
+function travel(page, count) {
   let timer = 0;
   const play = button("play", { "data-action": "play" }, () => (timer ? stop() : begin()));
-  function stop(then, ...rest) {
-    if (timer) model.save_changes(); // a kernel need not hear of every frame
+  const go = (depth, save) => page.set({ depth: clamp(Math.round(depth * 100) / 100, [0, count]) }, save);
+  function stop() {
+    if (timer) page.set({}); // saves: a kernel need not hear of every frame
     cancelAnimationFrame(timer);
     timer = 0;
     play.textContent = "play";
-    then?.(...rest);
   }
   function begin() {
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches; // then from layer to layer
-    const from = get("depth") >= count ? 0 : get("depth");
+    const from = page.get("depth") >= count ? 0 : page.get("depth");
     let began = null;
     play.textContent = "stop";
     const tick = (now) => {
       began ??= now;
       const way = from + ((now - began) / 1000) * SPEED;
-      const depth = Math.min(count, calm ? Math.floor(way + 1e-9) : way);
-      go(depth, false);
-      if (way >= count || !el.isConnected) stop();
+      go(Math.min(count, isCalm() ? Math.floor(way + 1e-9) : way), false); // calm: from layer to layer
+      if (way >= count || !page.el.isConnected) stop();
       else timer = requestAnimationFrame(tick);
     };
     timer = requestAnimationFrame(tick);
   }
-  const jump = (text, name, depth) => button(text, { "data-preset": name }, () => stop(go, depth));
-  const reset = button("reset", { "data-action": "reset" }, () => stop(set, start));
-  const shares = places.flatMap((place, k) => place.map((p, i) => [logNormal(p), dets[k][i]]).flat());
+  const jump = (depth) => {
+    stop();
+    go(depth);
+  };
+  const reset = () => {
+    stop();
+    page.set(page.start);
+  };
+  const bar = slider({
+    name: "depth", symbol: [""], label: "Layers passed", min: 0, max: count, step: 0.05,
+    get: () => page.get("depth"), set: jump, text: (v) => `${show(v, 1)} of ${count}`,
+  });
+  const stops = Object.entries({ data: 0, halfway: count / 2, latent: count });
+  const buttons = row(play, ...stops.map(([name, depth]) => preset(name, () => jump(depth))), resetButton(reset));
+  return { nodes: [make("div", { class: "fl-long" }, bar.node), buttons], jump, draw: bar.draw };
+}
+
+// The plane: all points, and the way of the chosen one.
+function cloudPlane(page, { places, here, all }) {
+  const reach = places.flat().map((p) => Math.max(...p.map(Math.abs))).sort((a, b) => a - b);
+  const half = 1.06 * Math.max(2.6, reach[Math.floor(0.998 * (reach.length - 1))]);
+  const it = plane(half, "The points of the plane");
+  it.add("path", { d: "M0.5 0.5H319.5V319.5H0.5Z", fill: "none", stroke: "var(--fl-faint)" });
+  const radius = (r) => (r / half) * 160;
+  for (const r of [1, EDGE])
+    it.add("circle", { cx: 160, cy: 160, r: radius(r), ...line("var(--fl-latent)", 1.2, { opacity: 0.75 }) });
+  for (const r of [1, EDGE]) it.text([163 + 0.71 * radius(r), 172 + 0.71 * radius(r)], `${r}`, { class: "fl-small fl-cased" });
+  const dots = { "stroke-width": 4, "stroke-linecap": "round", "stroke-opacity": 0.6, fill: "none" };
+  const cloud = it.add("path", { ...dots, "data-cloud": "" });
+  const trail = it.add("path", line("var(--fl-ink)", 1.3, { "stroke-dasharray": "4 3" }));
+  const choose = (point) => page.set({ point });
+  const nearest = (spot) => {
+    const far = all().map((p) => Math.hypot(...p.map((v, c) => v - spot[c])));
+    return far.indexOf(Math.min(...far));
+  };
+  const chosen = handle(it, {
+    name: "point", label: "The chosen point", color: "var(--fl-ink)",
+    get: () => here(page.get("point")),
+    move: (spot) => choose(nearest(spot)),
+    keys: (way) => {
+      const next = ahead(all(), here(page.get("point")), way);
+      if (next >= 0) choose(next);
+    },
+    value: ([u, v]) => `point ${page.get("point") + 1}, at (${show(u)}, ${show(v)})`,
+  });
+  it.svg.addEventListener("click", (event) => {
+    if (!event.target.closest(".fl-grab")) choose(nearest(it.locate(event)));
+  });
+  const draw = (color) => {
+    const at = all().map(it.at);
+    put(cloud, { d: at.map((p) => `M${p[0].toFixed(1)} ${p[1].toFixed(1)}h0`).join(""), style: `stroke:${color}` });
+    put(trail, { d: it.path(places.map((place) => place[page.get("point")])) });
+    chosen.draw();
+  };
+  return { svg: it.svg, draw };
+}
+
+// The curve of the nats a point, if the flow ended after each of its layers.
+function natsChart(page, { nll, count }, jump) {
+  const truth = page.get("truth");
+  const levels = truth === null ? nll : [...nll, truth];
+  const [low, high] = [Math.min(...levels), Math.max(...levels)];
+  const margin = 0.12 * Math.max(high - low, 0.1);
+  const it = axesPanel({
+    x: [-0.14 * count, 1.06 * count], y: [low - 2.8 * margin, high + margin], width: 320, height: 210,
+    label: "Nats a point if the flow ended here",
+  });
+  if (truth !== null) {
+    const [, y] = it.at([0, truth]);
+    it.add("path", line("var(--fl-muted)", 1.2, { d: `M0 ${y}H320`, "stroke-dasharray": "2 3" }));
+    it.text([46, y + 16], `truth ${show(truth)}`, { class: "fl-small fl-cased" });
+  }
+  it.add("path", line("var(--fl-third)", 2.4, { d: it.path(nll.map((v, k) => [k, v])) }));
+  for (const [v, words] of ticks(it.y)) it.text([2, it.at([0, v])[1] + 4.5], words);
+  nll.forEach((v, k) => {
+    const [cx, cy] = it.at([k, v]);
+    it.add("circle", { cx, cy, r: 3.4, fill: "var(--fl-third)" });
+    it.text([cx, 206], `${k}`, { class: "fl-small fl-cased", "text-anchor": "middle" });
+  });
+  const level = (depth) => {
+    const k = Math.min(count - 1, Math.floor(depth));
+    return nll[k] + (depth - k) * (nll[k + 1] - nll[k]);
+  };
+  const marker = handle(it, {
+    name: "depth", label: "How far through the flow", color: "var(--fl-third)", step: 0.25,
+    get: () => [page.get("depth"), level(page.get("depth"))],
+    move: ([depth]) => jump(depth),
+    value: ([depth]) => `${show(depth)} of ${count} layers, ${show(level(depth))} nats`,
+  });
+  return { svg: it.svg, draw: marker.draw };
+}
+
+// The chosen point's log-likelihood and its two parts, if the flow ended after the layers so far.
+function account({ places, dets, whole }) {
+  const shares = places.flatMap((place, k) => place.flatMap((p, i) => [logNormal(p), dets[k][i]]));
   const sum = ledger([Math.max(-9, Math.min(...shares)), Math.max(3, Math.min(9, Math.max(...shares)))], [
     { name: "base", text: ["log p", sub("Z"), "(z)"], color: "var(--fl-latent)" },
     { name: "det", text: ["+ log |det|"], color: "var(--fl-third)" },
     { name: "sum", text: ["= log p(x)"], color: "var(--fl-data)" },
   ]);
-  const nats = readout("nll");
-  const say = make("p", { class: "fl-say" });
-  const turn = task("edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
-
-  const title = make("p", { class: "fl-panel-title" });
-  const dot = swatch("");
-  const titled = make("span", {});
-  title.append(dot, titled);
   const whose = make("p", { class: "fl-panel-title fl-whose" });
-  el.replaceChildren(
-    make("div", { class: "fl-layers" },
-      make("div", {}, title, space.svg),
-      make("div", {},
-        make("p", { class: "fl-panel-title" }, swatch("var(--fl-third)"), "nats a point, if it ended here: ", nats.node),
-        chart.svg,
-        make("div", { class: "fl-long" }, bar.node),
-        make("div", { class: "fl-row" }, play, jump("data", "data", 0), jump("halfway", "halfway", count / 2), jump("latent", "latent", count), reset),
-      ),
-    ),
-    say,
-    whose,
-    sum.node,
-    turn.node,
-  );
-
-  return frame(el, model, TRAITS, () => {
-    const [depth, point, k] = [get("depth"), get("point"), whole()];
-    Object.assign(el.dataset, { depth, point });
-    const color = `color-mix(in srgb, var(--fl-latent) ${((100 * depth) / count).toFixed(0)}%, var(--fl-data))`;
-    const at = places[0].map((_, i) => space.at(here(i)));
-    cloud.setAttribute("d", at.map((p) => `M${p[0].toFixed(1)} ${p[1].toFixed(1)}h0`).join(""));
-    cloud.setAttribute("style", `stroke:${color}`);
-    dot.style.background = color;
-    titled.textContent = depth === 0 ? "data" : depth === count ? "latent" : "on the way";
-    trail.setAttribute("d", space.path(places.map((place) => place[point])));
-    chosen();
-    marker();
-    bar.draw();
-    nats.draw(nll[k]);
+  const draw = (point) => {
+    const k = whole();
     const [base, det] = [logNormal(places[k][point]), dets[k][point]];
     whose.textContent = `The chosen point, if the flow ended after layer ${k}`;
     sum.draw({ base, det, sum: base + det });
+  };
+  return { nodes: [whose, sum.node], draw };
+}
+
+function render({ model, el }) {
+  const page = openPage(el, model, TRAITS);
+  const flow = journey(page);
+  const { places, names, moved, count } = flow;
+  const way = travel(page, count);
+  const [space, curve, sum] = [cloudPlane(page, flow), natsChart(page, flow, way.jump), account(flow)];
+  const [dot, where, nats, say] = [swatch(""), make("span", {}), readout("nll"), saying()];
+  const turn = task("edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
+  const title = panelTitle("var(--fl-third)", "nats a point, if it ended here: ", nats.node);
+  el.replaceChildren(
+    make("div", { class: "fl-layers" },
+      make("div", {}, titled(dot, where), space.svg),
+      make("div", {}, title, curve.svg, ...way.nodes)),
+    say, ...sum.nodes, turn.node);
+
+  return page.run(() => {
+    const { depth, point } = page.state();
+    mirror(el, page.state());
+    const color = `color-mix(in srgb, var(--fl-latent) ${((100 * depth) / count).toFixed(0)}%, var(--fl-data))`;
+    dot.style.background = color;
+    where.textContent = depth === 0 ? "data" : depth === count ? "latent" : "on the way";
+    space.draw(color);
+    curve.draw();
+    way.draw();
+    nats.draw(flow.nll[flow.whole()]);
+    sum.draw(point);
     say.textContent = story(names, moved, depth);
-    const radius = Math.hypot(...places[count][point]);
-    if (depth > 0) turn.draw(false, "These are not the data any more.");
-    else if (radius > EDGE) turn.draw(true, `Done: it ends ${show(radius)} deviations from the middle. Look where it lay among the data.`);
-    else turn.draw(false, `This one will end ${show(radius)} deviations from the middle.`);
+    turn.draw(...judge(depth, places[count][point]));
   });
 }
 

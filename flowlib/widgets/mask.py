@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import traitlets
 from torch import Tensor
 
-from flowlib.flow import as_ints
-from flowlib.made import cyclic_degrees, hidden_mask, output_mask, path_counts
+from flowlib.arguments import as_ints
+from flowlib.masks import cyclic_degrees, hidden_mask, output_mask, path_counts
 from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD, WRONG
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.stills import Style, circle, path, picture, polyline, square, text
+from flowlib.widgets.traits import LARGEST_SEED, Permutation, Whole, Wholes
 
 __all__ = ["MaskExplorer"]
 
@@ -19,33 +23,34 @@ MOST_INPUTS, MOST_LAYERS, MOST_UNITS = 8, 3, 12
 
 
 class MaskExplorer(Explorer):
-    """A network with MADE's masks: degrees and single links are changed by hand, and the paths
-    from inputs to outputs counted.
+    """A network with MADE's masks: the reader changes degrees and single links, and the explorer
+    counts the paths from inputs to outputs.
 
     Three views of one state: the network, its masks, and their product. What is chosen lights up in
-    all of them, and so does each path that leads to an output from an input that it must not see.
-    A sample is drawn value by value, and each unit is computed once.
+    all of them, and so does each path to an output from an input that it must not depend on. A
+    sample is drawn value by value, and each unit is computed once.
 
     The page itself computes the masks, as :mod:`flowlib.made` does. Only its random degrees come
     from another generator.
 
     Args:
-        **traits: the attributes below. Without an ordering it is the natural one, without degrees
-            they are cyclic.
+        **traits: the attributes below. The default ordering is the natural one, the default
+            degrees are cyclic.
 
     Attributes:
         dim: the number ``D`` of inputs, from 2 to 8.
-        widths: of 1 to 3 hidden layers the widths, from 1 to 12.
+        widths: the widths of 1 to 3 hidden layers, each from 1 to 12.
         order: the rank of each input, a permutation of 1 to ``D``.
         degrees: for each hidden layer the degrees of its units, from 1 to ``D`` less 1.
-        flips: ``[layer, row, column]`` of each entry of a mask that is the contrary of the rule.
+        flips: ``[layer, row, column]`` of each entry of a mask that is the opposite of the rule's.
         seed: of random degrees and orderings.
-        chosen: the output whose inputs are lit, from 0, or -1 for none.
-        step: how many values of a sample are drawn, 0 if none is being drawn.
+        chosen: the index of the output whose inputs are lit, or -1 for no output.
+        step: how many values of a sample are drawn; 0 if no sample is being drawn.
         by_rank: whether the table of paths is in the order of the ranks.
 
     Raises:
-        traitlets.TraitError: if an attribute is given what it cannot take.
+        TypeError: if there is no such option.
+        traitlets.TraitError: if an attribute is given a value that it cannot hold.
 
     Example:
         >>> MaskExplorer(dim=3, widths=[4], flips=[[1, 0, 0]])
@@ -57,19 +62,21 @@ class MaskExplorer(Explorer):
     """
 
     script = "mask.js"
-    dim = traitlets.Int(4).tag(sync=True)
-    widths = traitlets.List(default_value=[5]).tag(sync=True)
-    order = traitlets.List(default_value=[1, 2, 3, 4]).tag(sync=True)
-    degrees = traitlets.List(default_value=[[1, 1, 2, 2, 3]]).tag(sync=True)
-    flips = traitlets.List().tag(sync=True)
-    seed = traitlets.Int(0).tag(sync=True)
-    chosen = traitlets.Int(-1).tag(sync=True)
-    step = traitlets.Int(0).tag(sync=True)
+    dim = Whole(4, low=2, high=MOST_INPUTS).tag(sync=True)
+    widths = Wholes([5], count=(1, MOST_LAYERS), low=1, high=MOST_UNITS).tag(sync=True)
+    order = Permutation([1, 2, 3, 4], first=1, last=lambda self: self.dim, what="rank").tag(
+        sync=True
+    )
+    degrees: traitlets.List[Any] = traitlets.List(default_value=[[1, 1, 2, 2, 3]]).tag(sync=True)
+    flips: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    seed = Whole(0, low=0, high=LARGEST_SEED).tag(sync=True)
+    chosen = Whole(-1, low=-1, high=lambda self: self.dim - 1).tag(sync=True)
+    step = Whole(0, low=0, high=lambda self: self.dim).tag(sync=True)
     by_rank = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, **traits) -> None:
+    def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
-        if "degrees" in traits:  # though they be the preset of the default size
+        if "degrees" in traits:  # the observers replace them if they are the default size's preset
             self.degrees = traits["degrees"]
 
     @property
@@ -84,67 +91,32 @@ class MaskExplorer(Explorer):
 
     # --- the state ---
 
-    @traitlets.validate("dim", "seed", "chosen", "step")
-    def _number(self, proposal):
-        name = proposal.trait.name
-        low, high = {
-            "dim": (2, MOST_INPUTS),
-            "seed": (0, 2**31 - 1),
-            "chosen": (-1, self.dim - 1),
-            "step": (0, self.dim),
-        }[name]
-        if not low <= proposal.value <= high:
-            raise traitlets.TraitError(
-                f"{name}: expected a whole number from {low} to {high}, got {proposal.value}"
-            )
-        return proposal.value
-
-    @traitlets.validate("widths")
-    def _widths(self, proposal):
-        widths = as_ints(proposal.value)
-        fits = widths and len(widths) <= MOST_LAYERS and 1 <= min(widths) <= max(widths)
-        if not fits or max(widths) > MOST_UNITS:
-            raise traitlets.TraitError(
-                f"widths: expected 1 to {MOST_LAYERS} whole numbers from 1 to {MOST_UNITS}, "
-                f"got {proposal.value}"
-            )
-        return list(widths)
-
-    @traitlets.validate("order")
-    def _order(self, proposal):
-        order = as_ints(proposal.value)
-        if order is None or sorted(order) != list(range(1, self.dim + 1)):
-            raise traitlets.TraitError(
-                f"order: expected each rank from 1 to {self.dim} once, got {proposal.value}"
-            )
-        return list(order)
-
     @traitlets.validate("degrees")
-    def _degrees(self, proposal):
-        degrees = [as_ints(layer) for layer in proposal.value]
-        if None in degrees or not self._have_degrees(degrees):
+    def _check_degrees(self, proposal: dict[str, Any]) -> list[list[int]]:
+        degrees = [as_ints(layer) for layer in proposal["value"]]
+        if not self._have_degrees(degrees):
             raise traitlets.TraitError(
                 f"degrees: expected whole numbers from 1 to {self.dim - 1} for hidden layers of "
-                f"{self.widths} units, got {proposal.value}"
+                f"{self.widths} units, got {proposal['value']}"
             )
-        return list(map(list, degrees))
+        return [list(map(int, layer or ())) for layer in degrees]
 
     @traitlets.validate("flips")
-    def _flips(self, proposal):
-        flips = [as_ints(flip) for flip in proposal.value]
+    def _check_flips(self, proposal: dict[str, Any]) -> list[list[int]]:
+        flips = [as_ints(flip) for flip in proposal["value"]]
         if len(set(flips)) < len(flips) or not self._have_entries(flips):
             raise traitlets.TraitError(
                 "flips: expected different [layer, row, column] of masks of shapes "
-                f"{self._shapes()}, got {proposal.value}"
+                f"{self._shapes()}, got {proposal['value']}"
             )
-        return list(map(list, flips))
+        return [list(map(int, flip or ())) for flip in flips]
 
     @traitlets.observe("dim", "widths")
-    def _refit(self, change):
+    def _refit(self, change: dict[str, Any]) -> None:
         """What does not fit another size, or was its preset, becomes the preset of this one."""
         # at the start a list has no old value
-        old = change.old if isinstance(change.old, int | list) else change.new
-        dim, widths = (old, self.widths) if change.name == "dim" else (self.dim, old)
+        old: Any = change["old"] if isinstance(change["old"], int | list) else change["new"]
+        dim, widths = (old, self.widths) if change["name"] == "dim" else (self.dim, old)
         if sorted(self.order) != list(range(1, self.dim + 1)):
             self.order = list(range(1, self.dim + 1))
         if self.degrees == _cyclic(dim, widths) or not self._have_degrees(self.degrees):
@@ -153,9 +125,10 @@ class MaskExplorer(Explorer):
             self.flips = []
         self.chosen, self.step = min(self.chosen, self.dim - 1), min(self.step, self.dim)
 
-    def _have_degrees(self, degrees) -> bool:
-        return list(map(len, degrees)) == self.widths and all(
-            1 <= m < self.dim for layer in degrees for m in layer
+    def _have_degrees(self, degrees: Sequence[Sequence[int] | None]) -> bool:
+        return len(degrees) == len(self.widths) and all(
+            layer is not None and len(layer) == width and all(1 <= m < self.dim for m in layer)
+            for layer, width in zip(degrees, self.widths, strict=True)
         )
 
     def _shapes(self) -> list[tuple[int, int]]:
@@ -164,7 +137,7 @@ class MaskExplorer(Explorer):
     def _sizes(self) -> list[int]:
         return [self.dim, *self.widths, self.dim]
 
-    def _have_entries(self, flips) -> bool:
+    def _have_entries(self, flips: Sequence[Sequence[int] | None]) -> bool:
         shapes = self._shapes()
         return all(
             flip is not None
@@ -198,51 +171,44 @@ class MaskExplorer(Explorer):
         counts = path_counts(masks).long().tolist()
         gap = 190 / (len(layers) - 1)
 
-        dashed = 'stroke-width="3" stroke-dasharray="6 3"'
+        dashed: Style = {"stroke": WRONG, "stroke_width": 3, "stroke_dasharray": "6 3"}
 
         def spot(k: int, u: int) -> tuple[float, float]:
             pitch = min(58, 330 / len(layers[k]))
             return 180 + (u - (len(layers[k]) - 1) / 2) * pitch, 222 - k * gap
 
-        def text(x: float, y: float, words, color: str = INK) -> str:
-            return (
-                f'<text x="{x:.1f}" y="{y:.1f}" font-size="13" text-anchor="middle" '
-                f'fill="{color}">{words}</text>'
-            )
+        def label(x: float, y: float, words: object, color: str = INK) -> str:
+            return text(x, y, words, font_size=13, text_anchor="middle", fill=color)
 
         lines = ["", ""]  # by the rule, and against it
         for l, (mask, wrong) in enumerate(zip(masks, self._forbidden(masks), strict=True)):
             for r, c in mask.nonzero().tolist():
-                (x1, y1), (x2, y2) = spot(l, c), spot(l + 1, r)
-                lines[wrong[r, c]] += f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"
-        parts = [f'<path d="{lines[0]}" stroke="{GREY}"/>']
+                lines[wrong[r, c]] += polyline([spot(l, c), spot(l + 1, r)])
+        parts = [path(lines[0], stroke=GREY)]
         if lines[1]:
-            parts.append(f'<path d="{lines[1]}" stroke="{WRONG}" {dashed}/>')
+            parts.append(path(lines[1], **dashed))
         for k, layer in enumerate(layers):
             color = {0: DATA, len(layers) - 1: THIRD}.get(k, INK)
             for u, degree in enumerate(layer):
                 x, y = spot(k, u)
-                parts.append(
-                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11.5" fill="{PAPER}" stroke="{color}" '
-                    f'stroke-width="2"/>{text(x, y + 4.5, degree)}'
-                )
+                parts.append(circle(x, y, 11.5, fill=PAPER, stroke=color, stroke_width=2))
+                parts.append(label(x, y + 4.5, degree))
         cell = min(30, 200 / self.dim)
         for i, j in itertools.product(range(self.dim), repeat=2):
             x, y = 400 + j * cell, 44 + i * cell
             may = self.order[j] < self.order[i]
-            frame = f'stroke="{GREY}"' if may else 'stroke="none"'
-            if counts[i][j] and not may:
-                frame = f'stroke="{WRONG}" {dashed}'
+            frame: Style = {"stroke": GREY if may else "none"}
             side = cell - 3
-            box = f"M{x:.1f} {y:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z"
-            parts.append(f'<path d="{box}" fill="none" {frame}/>')
+            parts.append(
+                path(
+                    square(x, y, side),
+                    fill="none",
+                    **(dashed if counts[i][j] and not may else frame),
+                )
+            )
             color = INK if may or counts[i][j] else GREY
-            parts.append(text(x + side / 2, y + side / 2 + 4.5, counts[i][j], color))
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 250" '
-            f'font-family="sans-serif"><rect width="640" height="250" fill="{PAPER}"/>'
-            f"{''.join(parts)}{text(400 + self.dim * cell / 2, 28, 'paths')}</svg>"
-        )
+            parts.append(label(x + side / 2, y + side / 2 + 4.5, counts[i][j], color))
+        return picture(250, *parts, label(400 + self.dim * cell / 2, 28, "paths"))
 
     def _forbidden(self, masks: list[Tensor]) -> list[Tensor]:
         """Which links lie on a path from an input to an output of no larger rank."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import traitlets
 from torch import Tensor
 
-from flowlib.coupling import Coupling
+from flowlib.coupling import Coupling, MaskedCoupling
 from flowlib.datasets import digit_images
-from flowlib.flow import Bijection, Compose, Flow, Inverse, require_event
-from flowlib.images import FactorOut, Flatten, MaskedCoupling, Squeeze, checkerboard_mask
+from flowlib.flow import Bijection, Compose, Flow
+from flowlib.images import FactorOut, Flatten, Squeeze, checkerboard_mask
 from flowlib.plotting import DATA, INK, LATENT, PAPER
 from flowlib.trained import noisy_digits, pretrained
 from flowlib.widgets.base import Explorer
-from flowlib.widgets.jacobian import ELEMENTWISE, _as_steps, _name
+from flowlib.widgets.inputs import as_names, as_steps, picture_names, require_flow, step_name
+from flowlib.widgets.stills import number, path, picture, square, title
+from flowlib.widgets.traits import Index, Whole
 
 __all__ = ["MultiscaleExplorer"]
 
@@ -31,9 +34,10 @@ class MultiscaleExplorer(Explorer):
     that is still on its way, and where they are in the latent. One pixel is chosen and marked in
     all of them. No layer mixes places, so that each number of the latent belongs to one pixel.
 
-    An :class:`ActNorm` is a step of its own: in it every value moves, and what a coupling keeps
-    keeps its value exactly. Values are computed in float64 and sent with two decimals; 4 pictures
-    of 64 pixels and 24 layers make a page of 110 kB, and it grows with their product.
+    An :class:`ActNorm` is a step of its own, in which every value moves; a coupling leaves the
+    values that it keeps exactly as they are. Values are computed in float64 and sent with two
+    decimals; 4 pictures of 64 pixels and 24 layers make a page of 110 kB, which grows with their
+    product.
 
     Args:
         flow: an :class:`ImageRealNVP`, or a :class:`flowlib.Flow` or :class:`flowlib.Bijection` of
@@ -41,7 +45,7 @@ class MultiscaleExplorer(Explorer):
             :class:`ActNorm`, :class:`MaskedCoupling`, :class:`Coupling` on channels,
             :class:`Squeeze`, :class:`FactorOut`, and :class:`Flatten` as the last. It is copied.
         x: pictures ``(n, C, H, W)`` with values from the unit interval, 1 to 6 of at most 3
-            channels and 256 numbers. Without flow and pictures there are the book's trained flow
+            channels and 256 numbers. Without flow and pictures it shows the book's trained flow
             and four digits.
         labels: what each picture is called, if not picture 1, picture 2, ...
         **traits: the attributes below.
@@ -53,10 +57,11 @@ class MultiscaleExplorer(Explorer):
             middle.
 
     Raises:
-        TypeError: if the flow is none, or there are no pictures.
+        TypeError: if ``flow`` is not a :class:`flowlib.Flow` or a :class:`flowlib.Bijection`, there
+            are no pictures, or there is no such option.
         ValueError: if the flow takes a context or has other layers, or pictures or labels do not
             fit, or a step is not finite.
-        traitlets.TraitError: if an attribute is given what it cannot take.
+        traitlets.TraitError: if an attribute is given a value that it cannot hold.
 
     Example:
         >>> from flowlib import ImageRealNVP
@@ -70,34 +75,29 @@ class MultiscaleExplorer(Explorer):
     """
 
     script = "multiscale.js"
-    picture = traitlets.Int(0).tag(sync=True)
-    depth = traitlets.Int(0).tag(sync=True)
-    pixel = traitlets.Int(0).tag(sync=True)
+    picture = Index(lambda self: len(self.labels)).tag(sync=True)
+    depth = Whole(0, low=0, high=lambda self: len(self.steps)).tag(sync=True)
+    pixel = Index(lambda self: math.prod(self.shape)).tag(sync=True)
     # What the page draws: of each picture the values after 0, 1, ... steps, in the picture's own
     # order, and the log-det of each step; and of each step what _travel says.
-    values = traitlets.List().tag(sync=True)
-    log_dets = traitlets.List().tag(sync=True)
-    steps = traitlets.List().tag(sync=True)
-    shape = traitlets.List().tag(sync=True)
-    labels = traitlets.List().tag(sync=True)
+    values: traitlets.List[Any] = traitlets.List().tag(sync=True, computed=True)
+    log_dets: traitlets.List[Any] = traitlets.List().tag(sync=True, computed=True)
+    steps: traitlets.List[Any] = traitlets.List().tag(sync=True, computed=True)
+    shape: traitlets.List[int] = traitlets.List().tag(sync=True, computed=True)
+    labels: traitlets.List[str] = traitlets.List().tag(sync=True, computed=True)
 
     def __init__(
         self,
         flow: Flow | Bijection | None = None,
         x: Tensor | None = None,
         labels: Sequence[str] | None = None,
-        **traits,
+        **traits: Any,
     ) -> None:
         if flow is None and x is None:
             flow, x, labels = _example()
-        x = _as_pictures(flow, x)
-        labels = [f"picture {k + 1}" for k in range(len(x))] if labels is None else labels
-        self.labels = [str(label) for label in labels]
-        if len(self.labels) != len(x):
-            raise ValueError(
-                f"MultiscaleExplorer: expected {len(x)} labels, got {len(self.labels)}"
-            )
-        layers = list(_unfold(_as_steps(flow, "MultiscaleExplorer")))
+        flow, x = _as_pictures(flow, x)
+        self.labels = as_names("MultiscaleExplorer", "labels", labels, picture_names(len(x)))
+        layers = list(_unfold(as_steps("MultiscaleExplorer", flow)))
         self.steps, values, log_dets = _travel(layers, x)
         self.values, self.log_dets = _rounded(values), _rounded(log_dets)
         self.shape = list(x.shape[1:])
@@ -113,20 +113,6 @@ class MultiscaleExplorer(Explorer):
             "where the first coupling of a flow moves it; as the array of channels, with a blue "
             "edge what leaves first; and as the latent, what left first above."
         )
-
-    @traitlets.validate("picture", "depth", "pixel")
-    def _index(self, proposal):
-        name = proposal.trait.name
-        last = {
-            "picture": len(self.labels) - 1,
-            "depth": len(self.steps),
-            "pixel": math.prod(self.shape) - 1,
-        }[name]
-        if not 0 <= proposal.value <= last:
-            raise traitlets.TraitError(
-                f"{name}: expected a whole number from 0 to {last}, got {proposal.value}"
-            )
-        return proposal.value
 
     def __repr__(self) -> str:
         name = f": {self.steps[self.depth - 1]['name']}" if self.depth else ""
@@ -152,37 +138,31 @@ class MultiscaleExplorer(Explorer):
             ("latent", LATENT, len(self.steps), [1, -(-count // side), side], latent, "", ""),
         ]
         parts = []
-        for i, (title, color, depth, shape, order, letter, status) in enumerate(shown):
+        for i, (words, color, depth, shape, order, letter, status) in enumerate(shown):
             values = self.values[self.picture][depth]
             low, high = (0, 1) if depth == 0 else (-REACH, REACH)
             columns = math.ceil(math.sqrt(shape[0]))
-            cell = 184 / (columns * shape[2] + 0.5 * (columns - 1))
+            size = 184 / (columns * shape[2] + 0.5 * (columns - 1))
             cells, marks = [""] * 9, ""
             for k, j in enumerate(order):
-                left, top = _corner(k, shape, columns)
-                at = f"M{14 + 210 * i + cell * left:.1f} {40 + cell * top:.1f}"
+                column, row = _corner(k, shape, columns)
+                left, top = 14 + 210 * i + size * column, 40 + size * row
                 grey = round(8 * min(1, max(0, (values[j] - low) / (high - low))))
-                cells[grey] += f"{at}h{cell:.1f}v{cell:.1f}h-{cell:.1f}z"
+                cells[grey] += square(left, top, size)
                 if letter and status[j] == letter:
-                    middle = f"m{cell / 2:.1f} {cell / 2:.1f}h0"
-                    box = f"m1.5 1.5h{cell - 3:.1f}v{cell - 3:.1f}h-{cell - 3:.1f}z"
-                    marks += at + (middle if letter == "m" else box)
+                    middle = f"M{number(left + size / 2)} {number(top + size / 2)}h0"
+                    edge = square(left + 1.5, top + 1.5, size - 3)
+                    marks += middle if letter == "m" else edge
             parts += [
-                f'<path d="{d}" fill="{INK}" fill-opacity="{0.06 + 0.94 * grey / 8:.2f}" '
-                f'stroke="{PAPER}"/>'
+                path(d, fill=INK, fill_opacity=round(0.06 + 0.94 * grey / 8, 2), stroke=PAPER)
                 for grey, d in enumerate(cells)
             ]
-            ink = (DATA, 8) if letter == "m" else (LATENT, 2.5)
-            parts.append(
-                f'<path d="{marks}" fill="none" stroke="{ink[0]}" stroke-width="{ink[1]}" '
-                'stroke-linecap="round"/>'
-                f'<text x="{14 + 210 * i}" y="26" font-size="15" fill="{color}">{title}</text>'
-            )
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 250" '
-            f'font-family="sans-serif"><rect width="640" height="250" fill="{PAPER}"/>'
-            f"{''.join(parts)}</svg>"
-        )
+            ink, width = (DATA, 8) if letter == "m" else (LATENT, 2.5)
+            parts += [
+                path(marks, fill="none", stroke=ink, stroke_width=width, stroke_linecap="round"),
+                title(14 + 210 * i, 26, words, color),
+            ]
+        return picture(250, *parts)
 
 
 def _corner(k: int, shape: Sequence[int], columns: int) -> tuple[float, float]:
@@ -204,17 +184,12 @@ def _example() -> tuple[Flow, Tensor, list[str]]:
     digits = [3, 0, 7, 4]
     rows = [labels.test.tolist().index(digit) for digit in digits]
     x = noisy_digits(levels.test[rows], torch.Generator().manual_seed(2))
-    return pretrained("digits-as-images"), x, [f"digit {digit}" for digit in digits]
+    flow = cast(Flow, pretrained("digits-as-images"))
+    return flow, x, [f"digit {digit}" for digit in digits]
 
 
-def _as_pictures(flow, x) -> Tensor:
-    if not isinstance(flow, Flow | Bijection):
-        raise TypeError(
-            f"MultiscaleExplorer: expected a Flow or a Bijection, got a {type(flow).__name__}"
-        )
-    if x is None:
-        raise TypeError("MultiscaleExplorer: expected pictures x (n, C, H, W), got none")
-    x = torch.as_tensor(x).detach().to("cpu", torch.float64)
+def _as_pictures(flow: object, x: object) -> tuple[Flow | Bijection, Tensor]:
+    flow, x = require_flow("MultiscaleExplorer", flow, x, "pictures x (n, C, H, W)")
     fits = x.dim() == 4 and 1 <= len(x) <= 6 and 1 <= x.shape[1] <= 3
     if not fits or not 2 <= x[0].numel() <= 256:
         raise ValueError(
@@ -231,9 +206,7 @@ def _as_pictures(flow, x) -> Tensor:
             f"MultiscaleExplorer: expected pictures of shape {tuple(flow.event_shape)}, as the "
             f"flow has them, got {tuple(x.shape[1:])}"
         )
-    if getattr(flow, "context_dim", None):
-        raise ValueError("MultiscaleExplorer: expected a flow without a context")
-    return x
+    return flow, x
 
 
 def _unfold(layers: Iterable[Bijection]) -> Iterator[Bijection]:
@@ -251,7 +224,7 @@ def _unfold(layers: Iterable[Bijection]) -> Iterator[Bijection]:
 
 
 @torch.no_grad()
-def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict], Tensor, Tensor]:
+def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict[str, Any]], Tensor, Tensor]:
     """What each step does, ``(n, steps + 1, D)`` values in data order, ``(n, steps)`` log-dets.
 
     Of a step: its name and kind; the shape of the array on its way after it; ``order``, of which
@@ -266,7 +239,7 @@ def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict], Tensor, Ten
     for k, layer in enumerate(layers):
         if not array.numel():
             raise ValueError(
-                f"MultiscaleExplorer: everything has left before layer {k + 1}: {_name(layer)}"
+                f"MultiscaleExplorer: everything has left before layer {k + 1}: {step_name(layer)}"
             )
         name, kind, letters = _describe(layer, k, array[1:])
         status = ["-"] * index.numel()
@@ -275,7 +248,7 @@ def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict], Tensor, Ten
         log_det = x.new_zeros(len(x))
         if kind == "squeeze":
             array, _ = layer(array)
-        elif kind == "leave":
+        elif isinstance(layer, FactorOut | Flatten):
             leaving, array = _part(layer, array)
             latent = torch.cat([latent, leaving], 1)
             for i in leaving[0].long().tolist():
@@ -301,7 +274,7 @@ def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict], Tensor, Ten
     if array.numel():
         raise ValueError(
             "MultiscaleExplorer: expected layers that end in a Flatten, got a "
-            f"{_name(layers[-1])} as the last"
+            f"{step_name(layers[-1])} as the last"
         )
     return steps, torch.stack(values, 1), torch.stack(log_dets, 1)
 
@@ -309,18 +282,12 @@ def _travel(layers: list[Bijection], x: Tensor) -> tuple[list[dict], Tensor, Ten
 def _describe(layer: Bijection, k: int, array: Tensor) -> tuple[str, str, str]:
     """A layer's name, its kind, and a letter for each number of the array that it gets."""
     shape, count = array.shape[1:], array[0].numel()
-    core = layer
-    while isinstance(core, Inverse):
-        core = core.bijection
-    if isinstance(core, ELEMENTWISE):
-        name = _name(layer)
-        return ("logit" if name == "Logit" else name), "each", "e" * count
     if isinstance(layer, Coupling):
-        require_event("Coupling", array, layer.event_shape)
+        layer.forward_shape(shape)
         kept = layer.mask.repeat_interleave(count // shape[0])
         return "channel coupling", "channels", _letters(kept)
     if isinstance(layer, MaskedCoupling):
-        require_event("MaskedCoupling", array, layer.mask.shape)
+        layer.forward_shape(shape)
         boards = [checkerboard_mask(shape, offset) for offset in (0, 1)]
         board = any(torch.equal(layer.mask, one) for one in boards)
         name = "checkerboard coupling" if board else "masked coupling"
@@ -332,9 +299,13 @@ def _describe(layer: Bijection, k: int, array: Tensor) -> tuple[str, str, str]:
         return ("half leaves" if half else "a part leaves"), "leave", "k" * count
     if isinstance(layer, Flatten):
         return "the rest leaves", "leave", "k" * count
+    depends = layer.dependence(count)
+    if depends is not None and torch.equal(depends, torch.eye(count, dtype=torch.bool)):
+        name = step_name(layer)
+        return ("logit" if name == "Logit" else name), "each", "e" * count
     raise ValueError(
         "MultiscaleExplorer: expected maps of each value by itself, MaskedCoupling, Coupling, "
-        f"Squeeze, FactorOut and Flatten, got a {_name(layer)} as layer {k + 1}"
+        f"Squeeze, FactorOut and Flatten, got a {step_name(layer)} as layer {k + 1}"
     )
 
 
@@ -349,9 +320,10 @@ def _part(layer: FactorOut | Flatten, array: Tensor) -> tuple[Tensor, Tensor]:
     _, h, w = layer.event_shape
     rest = (layer.going_on, h, w)
     vector, _ = FactorOut(layer.event_shape, Flatten(rest))(array)
-    leaving, going_on = vector.split([layer.leaving * h * w, layer.going_on * h * w], 1)
+    leaving, going_on = torch.split(vector, [layer.leaving * h * w, layer.going_on * h * w], 1)
     return leaving, going_on.reshape(-1, *rest)
 
 
-def _rounded(values: Tensor) -> list:
-    return (values.round(decimals=PLACES) + 0.0).tolist()  # of -0.0 it makes 0.0
+def _rounded(values: Tensor) -> list[Any]:
+    rounded: list[Any] = (values.round(decimals=PLACES) + 0.0).tolist()  # the sum has no -0.0
+    return rounded

@@ -2,50 +2,36 @@
 
 const VIEWS = { line: ["1-D map", lineView], matrix: ["2×2 matrix", matrixView], bend: ["2-D bend", bendView] };
 const TRAITS = ["view", "knots", "probe", "matrix", "point", "bend", "centre", "side"];
-const LOG_2PI = Math.log(2 * Math.PI);
 
-const clamp = (v, [low, high]) => Math.max(low, Math.min(high, v));
-const steps = (count, low, high) => Array.from({ length: count + 1 }, (_, i) => low + (i / count) * (high - low));
-const line = (color, width, more = {}) => ({
-  fill: "none", stroke: color, "stroke-width": width, "stroke-linejoin": "round", ...more,
-});
-const filled = (color, opacity) => ({ fill: color, "fill-opacity": opacity });
-const patch = { fill: "var(--fl-data)", "fill-opacity": 0.35, stroke: "var(--fl-data)", "stroke-width": 2 };
+const steps = (count, low, high) => range(count + 1).map((i) => low + (i / count) * (high - low));
+const patch = { ...filled("var(--fl-data)", 0.35), stroke: "var(--fl-data)", "stroke-width": 2 };
 const label = (it, words, more = {}) => it.add("text", { class: "fl-math", ...more }, words);
-const keyed = (...keys) => make("p", { class: "fl-panel-title fl-legend" }, ...keys.map((key) => make("span", {}, ...key)));
-
+const tspan = (words, more) => make("svg:tspan", more, words);
+const lowered = (words) => tspan(words, { dy: 4, "font-size": 11 });
 const symbol = (letter, index) => [make("var", {}, letter), ...(index ? [sub(`${index}`)] : [])];
 
-function buttons(presets, write, reset) {
-  return make("div", { class: "fl-row" },
-    ...Object.entries(presets).map(([name, made]) =>
-      button(name, { "data-preset": name }, () => write(typeof made === "function" ? made() : made))),
-    button("reset", { "data-action": "reset" }, reset));
+// The presets of a view, each the state that it sets, and its reset of the traits it is about.
+function presetRow(page, presets, traits) {
+  const buttons = Object.entries(presets).map(([name, state]) => preset(name, () => page.set(state())));
+  return row(...buttons, resetButton(() => page.set(Object.fromEntries(traits.map((name) => [name, page.start[name]])))));
 }
 
 // A handle for one number: up and right make it larger. `place` is the number's point in the panel,
-// `found` the number at a point, `nudge` the number some key strokes on.
-function grip(it, { get, set, place, found, nudge, range, up, ...options }) {
-  const redraw = handle(it, { ...options, get: place, move: (point) => set(found(point)), value: () => show(get()) });
-  const node = it.svg.lastChild;
-  node.onkeydown = (event) => {
-    const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
-    if (!way) return;
-    event.preventDefault();
-    event.stopPropagation();
-    set(nudge(get(), way * (event.shiftKey ? 5 : 1)));
-  };
-  put(node, { "aria-orientation": up ? "vertical" : "horizontal", "aria-valuemin": range[0], "aria-valuemax": range[1] });
-  return () => {
-    redraw();
-    put(node, { "aria-valuenow": get().toFixed(2) });
-  };
+// `found` the number at a point, `nudge` the number some key strokes on; `up` is the way it goes.
+function grip(it, { get, set, place, found, nudge, up, ...options }) {
+  const one = handle(it, {
+    ...options,
+    get: place, move: (point) => set(found(point)), now: get, value: () => show(get()),
+    keys: ([right, high], count) => set(nudge(get(), (right + high) * count)),
+  });
+  put(one.node, { "aria-orientation": up ? "vertical" : "horizontal" });
+  return one;
 }
 const byTwentieths = (v, count) => (Math.round(v * 20) + count) / 20;
 
 // --- the line: a map bent by its knots ------------------------------------------------------
 
-const KNOTS = [-3, -2, -1, 0, 1, 2, 3];
+const KNOTS = range(7, -3);
 const REACH = { x: [-3.5, 3.5], z: [-3.4, 3.4], knot: [-3.2, 3.2], probe: [-3, 3] };
 const GAP = 0.05; // no two knots come closer: the map stays one to one
 const DX = 0.3;
@@ -135,7 +121,8 @@ function sayLine({ slope }, { flat, way }) {
   const times = show(Math.abs(slope));
   const turned = way < 0 ? " It falls, which no density can see." : "";
   const end = flat.indexOf(true);
-  const dead = end < 0 ? "" : ` At its ${["left", "right"][end]} end it has become flat: all x beyond share one z, which must not happen in a flow.`;
+  const dead = end < 0 ? "" : ` At its ${["left", "right"][end]} end it has become flat: all x beyond share one z, ` +
+    "which must not happen in a flow.";
   if (Math.abs(Math.abs(slope) - 1) < 0.05) return `Here dz is as long as dx: the density of x is that of z.${turned}${dead}`;
   const [kind, length, fate] = Math.abs(slope) > 1
     ? ["steep", "about", "has to fit on dx"]
@@ -152,24 +139,27 @@ function judgeHills({ count, depth }) {
     : `The valley is ${percent} lower than the hills beside it. Make it at least 30 %.`];
 }
 
-function lineView({ get, write, reset }) {
+function lineView(page) {
+  const { get, set } = page;
   const sum = ledger([-6, 2], [
     { name: "slope", text: ["slope f′(x)"] },
     { name: "log_pz", text: ["log ", "p", sub("Z"), "(z)"], color: "var(--fl-latent)" },
     { name: "log_det", text: ["+ log |f′(x)|"], color: "var(--fl-third)" },
     { name: "log_px", text: ["= log p(x)"], color: "var(--fl-data)" },
   ]);
-  const say = make("p", { class: "fl-say" });
+  const [say, body] = [saying(), make("div", {})];
   const two = task("hills", "Bend the map so that the data have two hills.");
-  const body = make("div", {});
-  const flip = () => ({ knots: get("knots").map((z) => -z) });
-  const presets = { ...Object.fromEntries(Object.entries(LINES).map(([name, knots]) => [name, { knots }])), flip };
+  const presets = Object.fromEntries(Object.entries(LINES).map(([name, knots]) => [name, () => ({ knots })]));
+  presets.flip = () => ({ knots: get("knots").map((z) => -z) });
   const node = make("div", {},
-    keyed([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
-    body, sum.node, say, two.node, buttons(presets, write, () => reset("knots", "probe")));
+    legend([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
+    body, sum.node, say, two.node, presetRow(page, presets, ["knots", "probe"]));
 
-  let chart;
-  function draw() {
+  // The chart is built for a width in pixels, so that text and handles keep their size on a phone.
+  let chart = null;
+  const build = whenNew((width) => body.replaceChildren((chart = lineChart(width, get, set)).svg));
+  function draw(width) {
+    build(width);
     const [knots, probe] = [get("knots"), get("probe")];
     const f = curve(knots);
     const m = measureLine(f, probe);
@@ -180,129 +170,149 @@ function lineView({ get, write, reset }) {
     say.textContent = sayLine(m, f);
     two.draw(...judgeHills(hills(p)));
   }
-  // Built for a width in pixels, so that text and handles keep their size on a phone.
-  const resize = (width) => body.replaceChildren((chart = lineChart(width, get, write)).svg);
-  return { node, draw, resize };
+  return { node, draw };
 }
 
 // Everything of the line in one picture: the hump of z at the left, the map, and below it the
 // density of x, so that what belongs together lies on one line.
-function lineChart(width, get, write) {
-  const wide = width >= 540;
-  const [left, hump, tall, low] = wide ? [30, 92, 320, 124] : [26, 50, 262, 100];
-  const box = { left: left + hump, right: width - 10, top: 12, axis: 12 + tall, roof: 42 + tall, floor: 42 + tall + low };
-  const height = box.floor + 32;
-  const unit = [(box.right - box.left) / (REACH.x[1] - REACH.x[0]), tall / (REACH.z[1] - REACH.z[0])];
-  const it = panel({
-    x: [REACH.x[0] - box.left / unit[0], REACH.x[0] + (width - box.left) / unit[0]],
-    y: [REACH.z[1] - (height - box.top) / unit[1], REACH.z[1] + box.top / unit[1]],
-    width, height, label: "A map of the line, with the density of z at its left and that of x below it",
-  });
-  it.svg.firstChild.remove(); // the axes through zero: these stand at the edges
-  const X = (x) => it.at([x, 0])[0];
-  const Z = (z) => it.at([0, z])[1];
-  const d = (points, close) => "M" + points.map((p) => p.map((v) => v.toFixed(2)).join(" ")).join("L") + (close ? "Z" : "");
-  const H = (z) => left + 0.94 * hump * Math.exp(-0.5 * z * z);
-  const tick = (at, words, more = {}) =>
-    it.add("text", { class: "fl-small", x: at[0], y: at[1], "text-anchor": "middle", ...more }, words);
-
-  // From behind to front: what is filled, what carries, the axes, the curves, the bars, the hands.
-  const zs = steps(120, ...REACH.z);
-  it.add("path", { d: d([[left, Z(zs[0])], ...zs.map((z) => [H(z), Z(z)]), [left, Z(zs.at(-1))]], true), ...filled("var(--fl-latent)", 0.2) });
-  const hill = it.add("path", filled("var(--fl-data)", 0.25));
-  const [across, down] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", filled(color, 0.13)));
-  const carriers = it.add("path", line("var(--fl-muted)", 1, { opacity: 0.5 }));
-  const [zShare, xShare] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", filled(color, 0.5)));
-  it.add("path", line("var(--fl-latent)", 1.8, { d: d(zs.map((z) => [H(z), Z(z)])) }));
-  const rim = it.add("path", line("var(--fl-data)", 1.8));
-  const levels = it.add("g", {});
-  it.add("path", line("var(--fl-latent)", 1.5, { d: `M${left} ${box.top}V${box.axis}` }));
-  for (const y of [box.axis, box.floor]) it.add("path", line("var(--fl-data)", 1.5, { d: `M${box.left} ${y}H${box.right}` }));
-  const whole = [-3, -2, -1, 0, 1, 2, 3];
-  const zTicks = whole.map((v) => tick([left - 7, Z(v) + 4.5], show(v, 0), { "text-anchor": "end" }));
-  const xTicks = whole.map((v) => tick([X(v), box.floor + 24], show(v, 0)));
-  it.add("path", line("var(--fl-latent)", 1.5, { d: whole.map((v) => `M${left} ${Z(v)}h-4`).join("") }));
-  it.add("path", line("var(--fl-data)", 1.5, { d: whole.map((v) => `M${X(v)} ${box.floor}v5M${X(v)} ${box.axis}v4`).join("") }));
-  const humpName = label(it, "", { x: left + 8 });
-  humpName.append("p", make("svg:tspan", { dy: 4, "font-size": 11 }, "Z"), make("svg:tspan", { dy: -4 }, "(z)"));
-  label(it, "p(x)", { x: 4, y: box.roof + 12 });
-
-  const map = it.add("path", line("var(--fl-third)", 3));
-  const dead = it.add("path", line("var(--fl-wrong)", 4, { "stroke-dasharray": "7 4" }));
-  const thread = it.add("path", line("var(--fl-ink)", 1, { "stroke-dasharray": "2 3" }));
-  const [zBar, xBar] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", line(color, 8)));
-  const dot = (color) => it.add("circle", { r: 5, fill: color, stroke: "var(--fl-panel)", "stroke-width": 2 });
-  const [onMap, onHill] = [dot("var(--fl-ink)"), dot("var(--fl-data)")];
-  const [dz, dx, zName, xName] = ["dz", "dx", "z", "x"].map((name) => label(it, name, { "class": "fl-math fl-cased" }));
-  put(dx, { "text-anchor": "middle" });
-  put(xName, { "text-anchor": "middle" });
-  put(zName, { "text-anchor": "end" });
-
-  const floor = REACH.z[1] - (box.floor - box.top) / unit[1];
+function lineChart(width, get, set) {
+  const it = lineSpace(width);
+  const on = { ...lineBack(it), ...lineFront(it) };
   const hands = [
     ...KNOTS.map((x, k) =>
       grip(it, {
         name: `knot-${k + 1}`, label: `The map at x = ${show(x, 0)}`, color: "var(--fl-third)", range: REACH.knot, up: true,
-        get: () => get("knots")[k], set: (z) => write({ knots: bent(get("knots"), k, z) }),
+        get: () => get("knots")[k], set: (z) => set({ knots: bent(get("knots"), k, z) }),
         place: () => [x, get("knots")[k]], found: ([, z]) => z, nudge: byTwentieths,
       })),
     grip(it, {
       name: "probe", label: "The data position x", color: "var(--fl-data)", range: REACH.probe,
-      get: () => get("probe"), set: (x) => write({ probe: clamp(x, REACH.probe) }),
-      place: () => [get("probe"), floor], found: ([x]) => x, nudge: byTwentieths,
+      get: () => get("probe"), set: (x) => set({ probe: clamp(x, REACH.probe) }),
+      place: () => [get("probe"), it.floor], found: ([x]) => x, nudge: byTwentieths,
     }),
   ];
-
-  // The map carries an interval: a strip from each axis to the curve, and the share of probability.
-  function interval(f, x, P) {
-    const xs = steps(12, x, x + DX);
-    const on = xs.map((v) => [X(v), Z(clamp(f.at(v)[0], REACH.z))]);
-    const [[x0, z0], [x1, z1]] = [on[0], on.at(-1)];
-    put(down, { d: d([[x0, box.axis], ...on, [x1, box.axis]], true) });
-    put(across, { d: d([[left, z0], ...on, [left, z1]], true) });
-    const between = steps(12, f.at(x)[0], f.at(x + DX)[0]).map((z) => clamp(z, REACH.z));
-    put(zShare, { d: d([[left, z0], ...between.map((z) => [H(z), Z(z)]), [left, z1]], true) });
-    put(xShare, { d: d([[x0, box.floor], ...xs.map((v) => [X(v), P(Math.exp(measureLine(f, v).log_px))]), [x1, box.floor]], true) });
-    put(zBar, { d: `M${left} ${z0}V${z1}` });
-    put(xBar, { d: `M${x0} ${box.axis}H${x1}` });
-    put(dz, { x: left + 9, y: (z0 + z1) / 2 + 5 });
-    put(dx, { x: (x0 + x1) / 2, y: box.axis + 22 });
-    put(zName, { x: left - 8, y: z0 + 5 });
-    put(humpName, { y: Math.min(z0, z1) < box.top + 60 ? box.axis - 8 : box.top + 13 });
-  }
-
-  function draw({ f, m, x, p, knots, probe }) {
-    const high = Math.max(0.55, 1.08 * Math.max(...p));
-    const P = (v) => box.floor - (v / high) * low;
-    const whole_x = f.flat.map((yes, i) => (yes ? KNOTS.at(-i) : REACH.x[i]));
-    const ends = REACH.z.map(f.inverse).sort((a, b) => a - b).map((v) => clamp(v, whole_x));
-    put(map, { d: d(steps(280, ...ends).map((v) => [X(v), Z(f.at(v)[0])])) });
-    put(dead, { d: f.flat.map((yes, i) => (yes ? d([KNOTS.at(-i), REACH.x[i]].map((v) => [X(v), Z(knots.at(-i))])) : "")).join("") });
-    put(carriers, { d: DECILES.map((z) => {
-      const v = f.inverse(z);
-      return `M${left} ${Z(z)}H${X(clamp(v, REACH.x))}` + (v === clamp(v, REACH.x) ? `V${box.floor}` : "");
-    }).join("") });
-    const outline = x.map((v, i) => [X(v), P(p[i])]);
-    put(hill, { d: d([[box.left, box.floor], ...outline, [box.right, box.floor]], true) });
-    put(rim, { d: d(outline) });
-    const step = high > 1.6 ? 1 : high > 0.8 ? 0.4 : 0.2;
-    put(levels, {}, ...Array.from({ length: Math.floor(high / step) }, (_, i) => (i + 1) * step).flatMap((v) => [
-      make("svg:path", line("var(--fl-muted)", 1, { d: `M${box.left} ${P(v)}h-5` })),
-      make("svg:text", { class: "fl-small", x: box.left - 8, y: P(v) + 4.5, "text-anchor": "end" }, show(v, 1)),
-    ]));
-
-    interval(f, probe, P);
-    const [px, pz, py] = [X(probe), Z(clamp(m.z, REACH.z)), P(Math.exp(m.log_px))];
-    put(thread, { d: `M${left} ${pz}H${px}V${box.floor}` });
-    put(onMap, { cx: px, cy: pz });
-    put(onHill, { cx: px, cy: py });
-    put(xName, { x: px, y: box.floor + 25 });
-    // The names x and z take the place of the ticks that they come close to.
-    zTicks.forEach((text, i) => (text.style.visibility = Math.abs(Z(whole[i]) - pz) < 20 ? "hidden" : "visible"));
-    xTicks.forEach((text, i) => (text.style.visibility = Math.abs(X(whole[i]) - px) < 19 ? "hidden" : "visible"));
-    hands.forEach((redraw) => redraw());
+  function draw(state) {
+    const high = Math.max(0.55, 1.08 * Math.max(...state.p));
+    const P = (v) => it.box.floor - (v / high) * it.low; // the height of a density of x
+    drawMap(it, on, state);
+    drawDensity(it, on, state, high, P);
+    drawInterval(it, on, state, P);
+    drawProbe(it, on, state, P);
+    hands.forEach((hand) => hand.draw());
   }
   return { svg: it.svg, draw };
+}
+
+// The picture's places: the map in `box` down to its `axis`, the density of x from `roof` to `floor`,
+// `low` high; X, Z and H are the pixels of an x, of a z, and of the hump at a z.
+function lineSpace(width) {
+  const wide = width >= 540;
+  const [left, hump, tall, low] = wide ? [30, 92, 320, 124] : [26, 50, 262, 100];
+  const box = { left: left + hump, right: width - 10, top: 12, axis: 12 + tall, roof: 42 + tall, floor: 42 + tall + low };
+  const height = box.floor + 32;
+  const it = chart({
+    x: REACH.x, y: REACH.z, width, height, room: [box.top, 10, height - box.axis, box.left],
+    label: "A map of the line, with the density of z at its left and that of x below it",
+  });
+  const X = (x) => it.at([x, 0])[0];
+  const Z = (z) => it.at([0, z])[1];
+  const H = (z) => left + 0.94 * hump * Math.exp(-0.5 * z * z);
+  const floor = REACH.z[1] - ((box.floor - box.top) * (REACH.z[1] - REACH.z[0])) / tall; // as a z
+  return { ...it, box, left, low, floor, X, Z, H };
+}
+
+// From behind to front: what is filled, what carries, the axes with their ticks and names.
+function lineBack({ add, text, box, left, X, Z, H }) {
+  const tick = (at, words, more = {}) => text(at, words, { "text-anchor": "middle", ...more });
+  const both = (attributes) => ["var(--fl-latent)", "var(--fl-data)"].map((color) => add("path", attributes(color)));
+  const zs = steps(120, ...REACH.z);
+  const hump = zs.map((z) => [H(z), Z(z)]);
+  add("path", { d: pixelPath([[left, Z(zs[0])], ...hump, [left, Z(zs.at(-1))]], true), ...filled("var(--fl-latent)", 0.2) });
+  const hill = add("path", filled("var(--fl-data)", 0.25));
+  const [across, down] = both((color) => filled(color, 0.13));
+  const carriers = add("path", line("var(--fl-muted)", 1, { opacity: 0.5 }));
+  const [zShare, xShare] = both((color) => filled(color, 0.5));
+  add("path", line("var(--fl-latent)", 1.8, { d: pixelPath(hump) }));
+  const rim = add("path", line("var(--fl-data)", 1.8));
+  const levels = add("g", {});
+  add("path", line("var(--fl-latent)", 1.5, { d: `M${left} ${box.top}V${box.axis}` }));
+  for (const y of [box.axis, box.floor]) add("path", line("var(--fl-data)", 1.5, { d: `M${box.left} ${y}H${box.right}` }));
+  const zTicks = KNOTS.map((v) => tick([left - 7, Z(v) + 4.5], show(v, 0), { "text-anchor": "end" }));
+  const xTicks = KNOTS.map((v) => tick([X(v), box.floor + 24], show(v, 0)));
+  add("path", line("var(--fl-latent)", 1.5, { d: KNOTS.map((v) => `M${left} ${Z(v)}h-4`).join("") }));
+  add("path", line("var(--fl-data)", 1.5, { d: KNOTS.map((v) => `M${X(v)} ${box.floor}v5M${X(v)} ${box.axis}v4`).join("") }));
+  const humpName = label({ add }, "", { x: left + 8 });
+  humpName.append("p", lowered("Z"), tspan("(z)", { dy: -4 }));
+  label({ add }, "p(x)", { x: 4, y: box.roof + 12 });
+  return { hill, across, down, carriers, zShare, xShare, rim, levels, zTicks, xTicks, humpName };
+}
+
+// Above that: the map, the bars of the interval, the dots and the names.
+function lineFront(it) {
+  const map = it.add("path", line("var(--fl-third)", 3));
+  const dead = it.add("path", line("var(--fl-wrong)", 4, { "stroke-dasharray": "7 4" }));
+  const thread = it.add("path", line("var(--fl-ink)", 1, { "stroke-dasharray": "2 3" }));
+  const [zBar, xBar] = ["var(--fl-latent)", "var(--fl-data)"].map((color) => it.add("path", line(color, 8)));
+  const [onMap, onHill] = ["var(--fl-ink)", "var(--fl-data)"].map((color) => it.add("circle", disc(color, 5)));
+  const name = (words, anchor) => label(it, words, { class: "fl-math fl-cased", ...(anchor && { "text-anchor": anchor }) });
+  const [dz, dx, zName, xName] = [name("dz"), name("dx", "middle"), name("z", "end"), name("x", "middle")];
+  return { map, dead, thread, zBar, xBar, onMap, onHill, dz, dx, zName, xName };
+}
+
+// The map, as far as it is seen, its flat ends, and the deciles of z that it carries to x.
+function drawMap({ box, left, X, Z }, on, { f, knots }) {
+  const seen = f.flat.map((yes, i) => (yes ? KNOTS.at(-i) : REACH.x[i]));
+  const ends = REACH.z.map(f.inverse).sort((a, b) => a - b).map((v) => clamp(v, seen));
+  put(on.map, { d: pixelPath(steps(280, ...ends).map((v) => [X(v), Z(f.at(v)[0])])) });
+  const end = (i) => pixelPath([KNOTS.at(-i), REACH.x[i]].map((v) => [X(v), Z(knots.at(-i))]));
+  put(on.dead, { d: f.flat.map((yes, i) => (yes ? end(i) : "")).join("") });
+  put(on.carriers, { d: DECILES.map((z) => {
+    const v = f.inverse(z);
+    return `M${left} ${Z(z)}H${X(clamp(v, REACH.x))}` + (v === clamp(v, REACH.x) ? `V${box.floor}` : "");
+  }).join("") });
+}
+
+// The density of x, and its scale, which goes up to `high`.
+function drawDensity({ box, X }, on, { x, p }, high, P) {
+  const outline = x.map((v, i) => [X(v), P(p[i])]);
+  put(on.hill, { d: pixelPath([[box.left, box.floor], ...outline, [box.right, box.floor]], true) });
+  put(on.rim, { d: pixelPath(outline) });
+  const step = high > 1.6 ? 1 : high > 0.8 ? 0.4 : 0.2;
+  put(on.levels, {}, ...range(Math.floor(high / step), 1).flatMap((k) => [
+    make("svg:path", line("var(--fl-muted)", 1, { d: `M${box.left} ${P(k * step)}h-5` })),
+    make("svg:text", { class: "fl-small", x: box.left - 8, y: P(k * step) + 4.5, "text-anchor": "end" }, show(k * step, 1)),
+  ]));
+}
+
+// The map carries an interval: a strip from each axis to the curve, and the share of probability.
+function drawInterval({ box, left, X, Z, H }, on, { f, probe: x }, P) {
+  const xs = steps(12, x, x + DX);
+  const along = xs.map((v) => [X(v), Z(clamp(f.at(v)[0], REACH.z))]);
+  const [[x0, z0], [x1, z1]] = [along[0], along.at(-1)];
+  put(on.down, { d: pixelPath([[x0, box.axis], ...along, [x1, box.axis]], true) });
+  put(on.across, { d: pixelPath([[left, z0], ...along, [left, z1]], true) });
+  const between = steps(12, f.at(x)[0], f.at(x + DX)[0]).map((z) => clamp(z, REACH.z));
+  put(on.zShare, { d: pixelPath([[left, z0], ...between.map((z) => [H(z), Z(z)]), [left, z1]], true) });
+  const density = xs.map((v) => [X(v), P(Math.exp(measureLine(f, v).log_px))]);
+  put(on.xShare, { d: pixelPath([[x0, box.floor], ...density, [x1, box.floor]], true) });
+  put(on.zBar, { d: `M${left} ${z0}V${z1}` });
+  put(on.xBar, { d: `M${x0} ${box.axis}H${x1}` });
+  put(on.dz, { x: left + 9, y: (z0 + z1) / 2 + 5 });
+  put(on.dx, { x: (x0 + x1) / 2, y: box.axis + 22 });
+  put(on.zName, { x: left - 8, y: z0 + 5 });
+  put(on.humpName, { y: Math.min(z0, z1) < box.top + 60 ? box.axis - 8 : box.top + 13 });
+}
+
+// The point x, its z and its density, joined by a thread.
+function drawProbe({ box, left, X, Z }, on, { m, probe }, P) {
+  const [px, pz, py] = [X(probe), Z(clamp(m.z, REACH.z)), P(Math.exp(m.log_px))];
+  put(on.thread, { d: `M${left} ${pz}H${px}V${box.floor}` });
+  put(on.onMap, { cx: px, cy: pz });
+  put(on.onHill, { cx: px, cy: py });
+  put(on.xName, { x: px, y: box.floor + 25 });
+  // The names x and z take the place of the ticks that they come close to.
+  on.zTicks.forEach((text, i) => (text.style.visibility = Math.abs(Z(KNOTS[i]) - pz) < 20 ? "hidden" : "visible"));
+  on.xTicks.forEach((text, i) => (text.style.visibility = Math.abs(X(KNOTS[i]) - px) < 19 ? "hidden" : "visible"));
 }
 
 // --- the matrix: a linear map of the plane, taken by its columns ----------------------------
@@ -335,13 +345,9 @@ function distortion(a) {
 }
 
 const circle = (radius) =>
-  Array.from({ length: 73 }, (_, i) => [radius * Math.cos((i * Math.PI) / 36), radius * Math.sin((i * Math.PI) / 36)]);
+  range(73).map((i) => [radius * Math.cos((i * Math.PI) / 36), radius * Math.sin((i * Math.PI) / 36)]);
 
-function gridLines(half) {
-  const lines = [];
-  for (let k = -half; k <= half; k++) lines.push([[k, -half], [k, half]], [[-half, k], [half, k]]);
-  return lines;
-}
+const GRID = KNOTS.flatMap((k) => [[[k, -3], [k, 3]], [[-3, k], [3, k]]]); // the lines of a plane
 
 function sayMatrix({ area, det }) {
   if (area < 1e-9) return "The square is flat: two different x share one z, and there is no density to speak of.";
@@ -359,47 +365,75 @@ function judgeShear(a, { det }) {
     : "The determinant is 1, but lengths and angles are all kept: that is a rotation."];
 }
 
-function matrixView({ get, write, reset }) {
-  const read = () => get("matrix");
-  const setEntry = (i, j, value) =>
-    write({ matrix: read().map((row, r) => row.map((v, c) => (r === i && c === j ? value : v))) });
-  const setColumn = (j, [top, bottom]) =>
-    write({ matrix: read().map((row, r) => row.map((v, c) => (c === j ? [top, bottom][r] : v))) });
+// Data space: a square, the point x, and what lands on the circles of latent space.
+function dataPlane({ get, set }) {
+  const it = plane(3, "Data space: a square, and the density that the map gives it");
+  it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.35, d: GRID.map((l) => it.path(l)).join("") }));
+  const ellipses = [1, 2].map(() => it.add("path", line("var(--fl-data)", 1.6, { opacity: 0.9 })));
+  it.add("path", { d: it.path(SQUARE, true), ...patch });
+  const name = label(it, "x");
+  const hand = handle(it, {
+    name: "point", label: "The point x", color: "var(--fl-data)",
+    get: () => get("point"), move: (point) => set({ point }),
+  });
+  function draw(a, m, point) {
+    // The points that land on a circle: A's inverse carries it back as an ellipse.
+    const back = [[a[1][1] / m.det, -a[0][1] / m.det], [-a[1][0] / m.det, a[0][0] / m.det]];
+    ellipses.forEach((path, i) =>
+      put(path, { d: m.area > 1e-6 ? it.path(circle(i + 1).map((p) => apply(back, p)), true) : "" }));
+    const [x, y] = it.at(point);
+    put(name, { x: x + 12, y: y + 5 });
+    hand.draw();
+  }
+  return { svg: it.svg, draw };
+}
 
-  const data = plane(3, "Data space: a square, and the density that the map gives it");
-  data.add("path", line("var(--fl-data)", 0.8, { opacity: 0.35, d: gridLines(3).map((l) => data.path(l)).join("") }));
-  const ellipses = [1, 2].map(() => data.add("path", line("var(--fl-data)", 1.6, { opacity: 0.9 })));
-  data.add("path", { d: data.path(SQUARE, true), ...patch });
-
-  const latent = plane(3, "Latent space: the square's image and the standard normal");
-  const image = latent.add("path", line("var(--fl-data)", 0.8, { opacity: 0.45 }));
-  for (const radius of [1, 2]) latent.add("path", line("var(--fl-latent)", 1.6, { d: latent.path(circle(radius), true) }));
-  const body = latent.add("path", patch);
-  const arrows = [0, 1].map(() => latent.add("path", line("var(--fl-ink)", 3, { "stroke-linecap": "round" })));
+// Latent space: the square's image, whose sides are the columns of the matrix, to be taken.
+function latentPlane({ get, set }) {
+  const it = plane(3, "Latent space: the square's image and the standard normal");
+  const image = it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.45 }));
+  for (const radius of [1, 2]) it.add("path", line("var(--fl-latent)", 1.6, { d: it.path(circle(radius), true) }));
+  const body = it.add("path", patch);
+  const arrows = [0, 1].map(() => it.add("path", line("var(--fl-ink)", 3, { "stroke-linecap": "round" })));
   const names = [1, 2].map((j) => {
-    const text = label(latent, "", { class: "fl-math fl-cased" });
-    text.append("a", make("svg:tspan", { dy: 4, "font-size": 11 }, `${j}`));
+    const text = label(it, "", { class: "fl-math fl-cased" });
+    text.append("a", lowered(`${j}`));
     return text;
   });
-  const zDot = latent.add("circle", { r: 6, fill: "var(--fl-latent)", stroke: "var(--fl-panel)", "stroke-width": 2 });
-  const [xName, zName] = [label(data, "x"), label(latent, "z")];
+  const dot = it.add("circle", disc("var(--fl-latent)", 6));
+  const name = label(it, "z");
+  const column = (j) => get("matrix").map((row) => row[j]);
+  const hands = [0, 1].map((j) =>
+    handle(it, {
+      name: `column-${j + 1}`, label: `Column ${j + 1} of the matrix`, color: "var(--fl-ink)", get: () => column(j),
+      move: (p) => set({ matrix: get("matrix").map((row, r) => row.map((v, c) => (c === j ? p[r] : v))) }),
+    }));
+  function draw(a, m) {
+    put(image, { d: GRID.map((l) => it.path(l.map((p) => apply(a, p)))).join("") });
+    put(body, { d: it.path(SQUARE.map((p) => apply(a, p)), true) });
+    arrows.forEach((arrow, j) => put(arrow, { d: it.path([[0, 0], column(j)]) }));
+    names.forEach((text, j) => {
+      const [x, y] = it.at(column(j));
+      put(text, { x: Math.min(x + 11, 296), y: Math.max(y - 11, 18) });
+    });
+    const [x, y] = it.at(m.z);
+    put(dot, { cx: x, cy: y });
+    put(name, { x: x + 10, y: y + 5 });
+    hands.forEach((hand) => hand.draw());
+  }
+  return { svg: it.svg, draw };
+}
 
-  const hands = [
-    ...[0, 1].map((j) =>
-      handle(latent, {
-        name: `column-${j + 1}`, label: `Column ${j + 1} of the matrix`, color: "var(--fl-ink)",
-        get: () => read().map((row) => row[j]), move: (p) => setColumn(j, p),
-      })),
-    handle(data, {
-      name: "point", label: "The point x", color: "var(--fl-data)",
-      get: () => get("point"), move: (point) => write({ point }),
-    }),
-  ];
+function matrixView(page) {
+  const { get, set } = page;
+  const [data, latent] = [dataPlane(page), latentPlane(page)];
+  const setEntry = (i, j, value) =>
+    set({ matrix: get("matrix").map((row, r) => row.map((v, c) => (r === i && c === j ? value : v))) });
   const entries = [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
     slider({
       name: `a${i + 1}${j + 1}`, symbol: ["a", sub(`${i + 1}${j + 1}`)],
       label: `Matrix entry, row ${i + 1}, column ${j + 1}`,
-      min: -3, max: 3, step: 0.05, get: () => read()[i][j], set: (v) => setEntry(i, j, v),
+      min: -3, max: 3, step: 0.05, get: () => get("matrix")[i][j], set: (v) => setEntry(i, j, v),
     }));
   const sum = ledger([-6, 2], [
     { name: "det", text: ["det A"] },
@@ -408,41 +442,25 @@ function matrixView({ get, write, reset }) {
     { name: "log_det", text: ["+ log |det A|"], color: "var(--fl-third)" },
     { name: "log_px", text: ["= log p(x)"], color: "var(--fl-data)" },
   ]);
-  const say = make("p", { class: "fl-say" });
+  const say = saying();
   const shear = task("shear", "Make the determinant 1 without a rotation.");
-  const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, { matrix }]));
+  const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
   const node = make("div", {},
     make("div", { class: "fl-panels" },
       make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
       make("div", {}, panelTitle("var(--fl-latent)", "latent z = A x"), latent.svg)),
     make("div", { class: "fl-sliders" }, ...entries.map((e) => e.node)),
-    sum.node, say, shear.node, buttons(presets, write, () => reset("matrix", "point")));
+    sum.node, say, shear.node, presetRow(page, presets, ["matrix", "point"]));
 
   function draw() {
-    const [a, point] = [read(), get("point")];
+    const [a, point] = [get("matrix"), get("point")];
     const m = measureMatrix(a, point);
-    put(image, { d: gridLines(3).map((l) => latent.path(l.map((p) => apply(a, p)))).join("") });
-    put(body, { d: latent.path(SQUARE.map((p) => apply(a, p)), true) });
-    arrows.forEach((arrow, j) => put(arrow, { d: latent.path([[0, 0], a.map((row) => row[j])]) }));
-    names.forEach((text, j) => {
-      const [x, y] = latent.at(a.map((row) => row[j]));
-      put(text, { x: Math.min(x + 11, 296), y: Math.max(y - 11, 18) });
-    });
-    // The points that land on a circle: A's inverse carries it back as an ellipse.
-    const back = [[a[1][1] / m.det, -a[0][1] / m.det], [-a[1][0] / m.det, a[0][0] / m.det]];
-    ellipses.forEach((path, i) =>
-      put(path, { d: m.area > 1e-6 ? data.path(circle(i + 1).map((p) => apply(back, p)), true) : "" }));
-    const [zx, zy] = latent.at(m.z);
-    put(zDot, { cx: zx, cy: zy });
-    put(zName, { x: zx + 10, y: zy + 5 });
-    const [px, py] = data.at(point);
-    put(xName, { x: px + 12, y: py + 5 });
-
+    data.draw(a, m, point);
+    latent.draw(a, m);
     sum.draw(m);
     say.textContent = sayMatrix(m);
     shear.draw(...judgeShear(a, m));
     entries.forEach((e) => e.draw());
-    hands.forEach((redraw) => redraw());
   }
   return { node, draw };
 }
@@ -470,12 +488,14 @@ function jacobian([shear, stretch], [x1, x2]) {
   return [[1, by_x2], [by_z1, by_z1 * by_x2 + grow]];
 }
 
+const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
+
 // The square's outline, corner after corner, `EDGE` points an edge.
 function outline([x, y], side) {
-  const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([u, v]) => [x + (u * side) / 2, y + (v * side) / 2]);
+  const corners = CORNERS.map(([u, v]) => [x + (u * side) / 2, y + (v * side) / 2]);
   return corners.flatMap(([u, v], i) => {
     const [s, t] = corners[(i + 1) % 4];
-    return Array.from({ length: EDGE }, (_, k) => [u + ((s - u) * k) / EDGE, v + ((t - v) * k) / EDGE]);
+    return range(EDGE).map((k) => [u + ((s - u) * k) / EDGE, v + ((t - v) * k) / EDGE]);
   });
 }
 
@@ -529,12 +549,12 @@ function bendPlane(space, color, words) {
   const grid = it.add("path", line("var(--fl-data)", 0.9, { opacity: 0.4 }));
   [1, 2].forEach((k) => {
     const at = k === 1 ? { x: 314, y: 177, "text-anchor": "end" } : { x: 168, y: 17 };
-    label(it, space, at).append(make("svg:tspan", { dy: 4, "font-size": 11 }, `${k}`));
+    label(it, space, at).append(lowered(`${k}`));
   });
   const glass = it.add("circle", line("var(--fl-muted)", 1.5));
   const body = it.add("path", patch);
   const flat = it.add("path", line("var(--fl-third)", 2.4, { "stroke-dasharray": "6 4" }));
-  const dot = it.add("circle", { r: 6, fill: color, stroke: "var(--fl-panel)", "stroke-width": 2 });
+  const dot = it.add("circle", disc(color, 6));
   const name = label(it, space, { class: "fl-math fl-cased" });
   const draw = ({ lines, shape, tangent, centre, side }) => {
     put(grid, { d: lines.map((l) => it.path(l)).join("") });
@@ -552,7 +572,6 @@ function bendPlane(space, color, words) {
 // What is around a point, magnified until the square's side has always the same length.
 function lens(words) {
   const it = panel({ x: [-SEEN, SEEN], y: [-SEEN, SEEN], width: 160, height: 160, label: words });
-  it.svg.firstChild.remove();
   it.svg.classList.add("fl-lens");
   const grid = it.add("path", line("var(--fl-data)", 0.9, { opacity: 0.45 }));
   const body = it.add("path", patch);
@@ -574,19 +593,19 @@ function nearLines([x, y], side) {
   });
 }
 
-function bendView({ get, write, reset }) {
+// The two planes, the square's centre and its corner in the first to be taken.
+function bendPlanes({ get, set }, setSide) {
   const data = bendPlane("x", "var(--fl-data)", "Data space: a grid and a square");
   const latent = bendPlane("z", "var(--fl-latent)", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram");
-  const lenses = [lens("Around the square, magnified"), lens("Around its image, magnified as much")];
+  const lines = GRID.map(([p, q]) => steps(48, 0, 1).map((t) => p.map((v, i) => v + t * (q[i] - v))));
   const stalk = data.add("path", line("var(--fl-data)", 2));
   // The corner that can be taken is the one that has room.
   const ways = () => get("centre").map((v) => (v > 1.5 ? -1 : 1));
   const tip = (far) => get("centre").map((v, i) => v + ways()[i] * (get("side") / 2 + far));
-  const setSide = (side) => write({ side: clamp(side, SIDES) });
   const hands = [
     handle(data, {
       name: "centre", label: "The square's centre", color: "var(--fl-data)",
-      get: () => get("centre"), move: (centre) => write({ centre }),
+      get: () => get("centre"), move: (centre) => set({ centre }),
     }),
     grip(data, {
       name: "corner", label: "The square's corner: its side", color: "var(--fl-data)", range: SIDES,
@@ -595,61 +614,83 @@ function bendView({ get, write, reset }) {
       nudge: (side, count) => side * 1.1 ** count,
     }),
   ];
+  function draw(before, after, onto) {
+    data.draw({ lines, ...before });
+    latent.draw({ lines: onto(lines), ...after });
+    put(stalk, { d: data.path([tip(0), tip(STALK)]) });
+    hands.forEach((hand) => hand.draw());
+  }
+  return { data, latent, draw };
+}
+
+function bendSliders({ get, set }, setSide) {
   const part = (k) => ({
+    min: -1, max: 1, step: 0.05,
     get: () => get("bend")[k],
-    set: (v) => write({ bend: get("bend").map((old, i) => (i === k ? v : old)) }),
+    set: (v) => set({ bend: get("bend").map((old, i) => (i === k ? v : old)) }),
   });
-  const sliders = [
-    slider({ name: "shear", symbol: ["shear ", ...symbol("a")], label: "Shear", min: -1, max: 1, step: 0.05, ...part(0) }),
-    slider({ name: "stretch", symbol: ["stretch ", ...symbol("b")], label: "Stretch", min: -1, max: 1, step: 0.05, ...part(1) }),
-    logSlider({ name: "side", symbol: ["side ", ...symbol("s")], label: "Side of the square", min: SIDES[0], max: SIDES[1], get: () => get("side"), set: setSide }),
+  return [
+    slider({ name: "shear", symbol: ["shear ", ...symbol("a")], label: "Shear", ...part(0) }),
+    slider({ name: "stretch", symbol: ["stretch ", ...symbol("b")], label: "Stretch", ...part(1) }),
+    logSlider({
+      name: "side", symbol: ["side ", ...symbol("s")], label: "Side of the square", min: SIDES[0], max: SIDES[1],
+      get: () => get("side"), set: setSide,
+    }),
   ];
-  const [shear, stretch, size] = sliders;
+}
+
+const bendFormulas = () => make("p", { class: "fl-formulas" },
+  make("span", {}, ...symbol("z", 1), " = ", ...symbol("x", 1), " + ", ...symbol("a"), " sin ", ...symbol("x", 2)),
+  make("span", {}, ...symbol("z", 2), " = ", ...symbol("x", 2), " exp(", ...symbol("b"), " tanh ", ...symbol("z", 1), ")"));
+
+function bendView(page) {
+  const { get, set } = page;
+  const setSide = (side) => set({ side: clamp(side, SIDES) });
+  const planes = bendPlanes(page, setSide);
+  const lenses = [lens("Around the square, magnified"), lens("Around its image, magnified as much")];
+  const sliders = bendSliders(page, setSide);
+  const [shear, stretch, size] = sliders.map((one) => one.node);
   const sum = ledger([0, 3], [
     { name: "ratio", text: ["area of patch / ", ...symbol("s"), "²"], color: "var(--fl-data)", digits: 3 },
     { name: "det", text: ["|det J| at x"], color: "var(--fl-third)", digits: 3 },
     { name: "log_det", text: ["log |det J|"], digits: 3 },
     { name: "error", text: ["they differ by, in %"], digits: 3 },
   ]);
-  const say = make("p", { class: "fl-say" });
-  const trust = task("trust", "Find a place and a size for the square whose image is at least 1.5 times as large, and which the parallelogram predicts within 1 %.");
-  const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, { bend }]));
+  const say = saying();
+  const trust = task("trust", "Find a place and a size for the square whose image is at least 1.5 times as large, " +
+    "and which the parallelogram predicts within 1 %.");
+  const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, () => ({ bend })]));
   const node = make("div", {},
     make("div", { class: "fl-panels" },
-      make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
-      make("div", {}, panelTitle("var(--fl-latent)", "latent z = f(x)"), latent.svg)),
-    make("p", { class: "fl-formulas" },
-      make("span", {}, ...symbol("z", 1), " = ", ...symbol("x", 1), " + ", ...symbol("a"), " sin ", ...symbol("x", 2)),
-      make("span", {}, ...symbol("z", 2), " = ", ...symbol("x", 2), " exp(", ...symbol("b"), " tanh ", ...symbol("z", 1), ")")),
-    make("div", { class: "fl-sliders fl-named" }, shear.node, stretch.node),
+      make("div", {}, panelTitle("var(--fl-data)", "data x"), planes.data.svg),
+      make("div", {}, panelTitle("var(--fl-latent)", "latent z = f(x)"), planes.latent.svg)),
+    bendFormulas(),
+    make("div", { class: "fl-sliders fl-named" }, shear, stretch),
     make("div", { class: "fl-near" },
       make("div", {},
-        keyed(["the same, magnified"]),
+        legend(["the same, magnified"]),
         make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
-        make("div", { class: "fl-named" }, size.node)),
+        make("div", { class: "fl-named" }, size)),
       make("div", {},
-        keyed([swatch("var(--fl-data)"), "patch f(square)"], [make("span", { class: "fl-dashed" }), "parallelogram of J"]),
+        legend([swatch("var(--fl-data)"), "patch f(square)"], [dashes("var(--fl-third)"), "parallelogram of J"]),
         sum.node)),
-    say, trust.node, buttons(presets, write, () => reset("bend", "centre", "side")));
+    say, trust.node, presetRow(page, presets, ["bend", "centre", "side"]));
 
   function draw() {
     const [bend, centre, side] = [get("bend"), get("centre"), get("side")];
     const m = measureBend(bend, centre, side);
-    const square = outline(centre, side);
-    const tangent = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map((way) =>
-      apply(m.J, way.map((v) => (v * side) / 2)).map((v, i) => m.z[i] + v));
-    const [lines, close] = [gridLines(3).map(([p, q]) => steps(48, 0, 1).map((t) => p.map((v, i) => v + t * (q[i] - v)))), nearLines(centre, side)];
-    const onto = (all) => all.map((l) => l.map((p) => bendAt(bend, p)));
-    data.draw({ lines, shape: square, centre, side });
-    latent.draw({ lines: onto(lines), shape: m.image, tangent, centre: m.z, side });
-    lenses[0].draw({ lines: close, shape: square, centre, side });
-    lenses[1].draw({ lines: onto(close), shape: m.image, tangent, centre: m.z, side });
-    put(stalk, { d: data.path([tip(0), tip(STALK)]) });
+    const tangent = CORNERS.map((way) => apply(m.J, way.map((v) => (v * side) / 2)).map((v, i) => m.z[i] + v));
+    const onto = (lines) => lines.map((l) => l.map((p) => bendAt(bend, p)));
+    const before = { shape: outline(centre, side), centre, side };
+    const after = { shape: m.image, tangent, centre: m.z, side };
+    const close = nearLines(centre, side);
+    planes.draw(before, after, onto);
+    lenses[0].draw({ lines: close, ...before });
+    lenses[1].draw({ lines: onto(close), ...after });
     sum.draw(m);
     say.textContent = sayBend(m, bend);
     trust.draw(...judgeTrust(m));
     sliders.forEach((s) => s.draw());
-    hands.forEach((redraw) => redraw());
   }
   return { node, draw };
 }
@@ -657,42 +698,23 @@ function bendView({ get, write, reset }) {
 // --- the frame around the three -------------------------------------------------------------
 
 function render({ model, el }) {
-  const get = (name) => model.get(name);
-  const start = Object.fromEntries(TRAITS.map((name) => [name, get(name)]));
-  const write = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
-  const reset = (...names) => write(Object.fromEntries(names.map((name) => [name, start[name]])));
-  const tabs = Object.entries(VIEWS).map(([view, [words]]) => button(words, { "data-view": view }, () => write({ view })));
+  const page = openPage(el, model, TRAITS);
+  const tabs = choice(
+    Object.entries(VIEWS).map(([view, [words]]) => [words, view, { "data-view": view }]),
+    () => page.get("view"), (view) => page.set({ view }));
   const stage = make("div", {});
-  el.replaceChildren(make("div", { class: "fl-views", role: "group", "aria-label": "What is bent" }, ...tabs), stage);
+  el.replaceChildren(make("div", { class: "fl-views", role: "group", "aria-label": "What is bent" }, ...tabs.nodes), stage);
 
   // A view is built when it is first looked at; only the one that is looked at is on the page.
   const built = {};
-  const room = () => (el.clientWidth > 120 ? el.clientWidth - 24 : 640); // a kernel's page may render before it shows
-  let [shown, width] = [null, null];
-  function draw() {
-    const view = get("view");
-    const it = (built[view] ??= VIEWS[view][1]({ get, write, reset }));
-    if (shown !== view || width !== room()) {
-      it.resize?.(room());
-      if (shown !== view) stage.replaceChildren(it.node);
-      [shown, width] = [view, room()];
-    }
-    tabs.forEach((tab) => put(tab, { "aria-pressed": tab.dataset.view === view }));
-    it.draw();
-    for (const name of TRAITS) el.dataset[name] = [get(name)].flat(2).join(",");
-  }
-  const resized = new ResizeObserver(() => {
-    if (el.clientWidth && width !== room()) draw();
+  return page.run((width) => {
+    const view = page.get("view");
+    const it = (built[view] ??= VIEWS[view][1](page));
+    if (stage.firstChild !== it.node) stage.replaceChildren(it.node);
+    tabs.draw();
+    it.draw(width);
+    mirror(el, page.state());
   });
-  const end = frame(el, model, TRAITS, draw);
-  resized.observe(el);
-  return () => {
-    resized.disconnect();
-    end();
-  };
 }
 
 export default { render };

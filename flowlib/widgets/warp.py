@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import traitlets
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtri
 
-from flowlib.plotting import DATA, GREY, INK, LATENT, PAPER, THIRD
+from flowlib.plotting import DATA, GREY, INK, LATENT, THIRD
 from flowlib.widgets.base import Explorer
+from flowlib.widgets.stills import (
+    Style,
+    circle,
+    element,
+    group,
+    number,
+    path,
+    picture,
+    polyline,
+    text,
+    title,
+)
+from flowlib.widgets.traits import Number, Numbers
 
 __all__ = ["WarpExplorer"]
 
 KNOTS = np.arange(-3.0, 4.0)
 DX = 0.3
-SHAPES = {"matrix": (2, 2), "point": (2,), "knots": (7,), "bend": (2,), "centre": (2,)}
-RANGES = {"probe": (-3, 3), "side": (0.02, 1.5)}
+Array = npt.NDArray[np.float64]
 
 
 class WarpExplorer(Explorer):
     """What a map does to lengths, areas and densities, in three views.
 
-    ``"line"``: a map ``z = f(x)`` of the line, a monotone cubic through seven knots that one moves
-    by hand; beside it the standard normal of ``z``, below it the density ``p(x)``. ``"matrix"``: a
-    linear map ``z = A x`` of the plane that one takes by its columns, and the area of a square.
-    ``"bend"``: ``z1 = x1 + a sin x2``, ``z2 = x2 exp(b tanh z1)``, and a square that one shrinks
-    until its image is the parallelogram that the Jacobian makes of it.
+    ``"line"``: a map ``z = f(x)`` of the line, a monotone cubic through seven knots that the reader
+    moves; beside it the standard normal of ``z``, below it the density ``p(x)``. ``"matrix"``: a
+    linear map ``z = A x`` of the plane, of which the reader moves the columns, and the area of a
+    square. ``"bend"``: ``z1 = x1 + a sin x2``, ``z2 = x2 exp(b tanh z1)``, and a square that the
+    reader shrinks until its image is the parallelogram that the Jacobian makes of it.
 
     Attributes:
         view: ``"line"``, ``"matrix"`` or ``"bend"``.
@@ -40,7 +55,8 @@ class WarpExplorer(Explorer):
         side: bend: the square's side, from 0.02 to 1.5.
 
     Raises:
-        traitlets.TraitError: if there is no such view, or a trait has another shape, is not
+        TypeError: if there is no such option.
+        traitlets.TraitError: if there is no such view, or an attribute has another shape, is not
             finite, or is outside of its range, or the knots do not all rise or all fall.
 
     Example:
@@ -52,13 +68,15 @@ class WarpExplorer(Explorer):
 
     script = "warp.js"
     view = traitlets.Enum(["line", "matrix", "bend"], default_value="matrix").tag(sync=True)
-    knots = traitlets.List(default_value=[-2.6, -2.0, -1.4, -0.6, 0.8, 1.8, 2.3]).tag(sync=True)
-    probe = traitlets.Float(0.2).tag(sync=True)
-    matrix = traitlets.List(default_value=[[1.25, 0.5], [-0.25, 1.0]]).tag(sync=True)
-    point = traitlets.List(default_value=[1.0, 1.0]).tag(sync=True)
-    bend = traitlets.List(default_value=[0.6, 0.5]).tag(sync=True)
-    centre = traitlets.List(default_value=[0.8, 0.9]).tag(sync=True)
-    side = traitlets.Float(1.0).tag(sync=True)
+    knots = Numbers([-2.6, -2.0, -1.4, -0.6, 0.8, 1.8, 2.3], shape=(7,)).tag(sync=True)
+    probe = Number(0.2, low=-3, high=3).tag(sync=True)
+    matrix = Numbers([[1.25, 0.5], [-0.25, 1.0]], shape=(2, 2)).tag(sync=True)
+    point = Numbers([1.0, 1.0], shape=(2,)).tag(sync=True)
+    bend = Numbers([0.6, 0.5], shape=(2,), ranges={"shear": (-1, 1), "stretch": (-1, 1)}).tag(
+        sync=True
+    )
+    centre = Numbers([0.8, 0.9], shape=(2,)).tag(sync=True)
+    side = Number(1.0, low=0.02, high=1.5).tag(sync=True)
 
     @property
     def caption(self) -> str:
@@ -74,37 +92,15 @@ class WarpExplorer(Explorer):
             "grid, the square's image, and dashed the parallelogram that the Jacobian makes of it.",
         }[self.view]
 
-    @traitlets.validate(*SHAPES)
-    def _numbers(self, proposal):
-        name = proposal.trait.name
-        try:
-            value = np.asarray(proposal.value, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise traitlets.TraitError(f"{name}: {error}") from error
-        if value.shape != SHAPES[name] or not np.isfinite(value).all():
+    @traitlets.validate("knots")
+    def _check_knots(self, proposal: dict[str, Any]) -> list[float]:
+        knots: list[float] = proposal["value"]
+        steps = np.diff(knots)
+        if not ((steps > 0).all() or (steps < 0).all()):
             raise traitlets.TraitError(
-                f"{name}: expected finite numbers of shape {SHAPES[name]}, got {proposal.value}"
+                f"knots: expected numbers that all rise or all fall, got {knots}"
             )
-        steps = np.diff(value)
-        if name == "knots" and not ((steps > 0).all() or (steps < 0).all()):
-            raise traitlets.TraitError(
-                f"knots: expected numbers that all rise or all fall, got {proposal.value}"
-            )
-        if name == "bend" and (abs(value) > 1).any():
-            raise traitlets.TraitError(
-                f"bend: expected shear and stretch from -1 to 1, got {proposal.value}"
-            )
-        return value.tolist()
-
-    @traitlets.validate(*RANGES)
-    def _number(self, proposal):
-        name = proposal.trait.name
-        low, high = RANGES[name]
-        if not low <= proposal.value <= high:
-            raise traitlets.TraitError(
-                f"{name}: expected a number from {low} to {high}, got {proposal.value}"
-            )
-        return proposal.value
+        return knots
 
     def __repr__(self) -> str:
         if self.view == "matrix":
@@ -122,80 +118,75 @@ class WarpExplorer(Explorer):
         slope = f.derivative()
         way = math.copysign(1, self.knots[-1] - self.knots[0])
 
-        def at(x):  # straight beyond the knots
+        def at(x: Array) -> Array:  # straight beyond the knots
             near = np.clip(x, -3, 3)
-            return f(near) + slope(near) * (x - near)
+            z: Array = f(near) + slope(near) * (x - near)
+            return z
 
-        def normal(z):
-            return np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+        def normal(z: Array) -> Array:
+            density: Array = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+            return density
 
-        def density(x):
-            return normal(at(x)) * abs(slope(np.clip(x, -3, 3)))
+        def density(x: Array) -> Array:
+            jacobian: Array = slope(np.clip(x, -3, 3))
+            return normal(at(x)) * abs(jacobian)
 
         x, z = np.linspace(-3.5, 3.5, 281), np.linspace(-3.4, 3.4, 121)
         high = max(0.55, 1.08 * density(x).max())
+        floor = 490  # where p(x) is zero
 
-        def X(x):
+        def across(x: Any) -> Any:  # pixels from the left, of x
             return 130 + (x + 3.5) * 70
 
-        def Z(z):
+        def up(z: Any) -> Any:  # pixels from the top, of z
             return 200 - z * 47
 
-        def P(p):
-            return 490 - 100 * p / high
+        def area(x: Array) -> str:
+            """Below the density, from the first x to the last."""
+            top = zip(across(x), floor - 100 * density(x) / high, strict=True)
+            ends = [(across(x[-1]), floor), (across(x[0]), floor)]
+            return polyline([*top, *ends], close=True)
 
-        def hump(z):
-            return 36 + 200 * normal(z)
-
-        def shape(xs, ys, close=False):
-            pairs = zip(np.broadcast_to(xs, np.shape(ys)), ys, strict=True)
-            return "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in pairs) + "Z" * close
-
-        seen = abs(at(x)) <= 3.4
         carried = ""
         for level in ndtri(np.arange(1, 10) / 10):
             here = float(np.interp(way * level, way * at(x), x, -9, 9))
-            down = f"V{P(0):.1f}" if abs(here) < 9 else ""
-            carried += f"M36 {Z(level):.1f}H{X(np.clip(here, -3.5, 3.5)):.1f}{down}"
+            down = f"V{floor}" if abs(here) < 9 else ""
+            carried += f"M36 {number(up(level))}H{number(across(np.clip(here, -3.5, 3.5)))}{down}"
         near = np.linspace(self.probe, self.probe + DX, 13)
-        top = Z(np.clip(at(near), -3.4, 3.4))
-        bars = [
-            f'<path d="M36 {top[0]:.1f}V{top[-1]:.1f}" stroke="{LATENT}" stroke-width="8"/>',
-            f'<path d="M{X(near[0]):.1f} 360H{X(near[-1]):.1f}" stroke="{DATA}" stroke-width="8"/>',
-        ]
-        ends = np.array([0.0])
-        hill = shape(np.r_[X(x), X(3.5), X(-3.5)], np.r_[P(density(x)), P(ends), P(ends)], True)
-        part = shape(
-            np.r_[X(near), X(near[-1]), X(near[0])], np.r_[P(density(near)), P(ends), P(ends)], True
-        )
-        left = shape(np.r_[36, hump(z), 36], np.r_[Z(z[:1]), Z(z), Z(z[-1:])], True)
-        ticks = "".join(
-            f'<text x="28" y="{Z(v) + 5:g}" text-anchor="end">{v}</text>'
-            f'<text x="{X(v):g}" y="510" text-anchor="middle">{v}</text>'
-            for v in range(-3, 4)
-        ).replace(">-", ">−")
-        dots = "".join(
-            f'<circle cx="{X(k):g}" cy="{Z(v):.1f}" r="6" fill="{THIRD}"/>'
-            for k, v in zip(KNOTS, self.knots, strict=True)
-            if abs(v) <= 3.4
-        )
-        mid = (top[0] + top[-1]) / 2 + 5
-        return (
-            _svg(530)
-            + f'<path d="{left}" fill="{LATENT}" fill-opacity="0.2" stroke="{LATENT}"/>'
-            + f'<path d="{hill}" fill="{DATA}" fill-opacity="0.25" stroke="{DATA}"/>'
-            + f'<path d="{part}" fill="{DATA}" fill-opacity="0.6"/>'
-            + f'<path d="{carried}" fill="none" stroke="{GREY}"/>'
-            + f'<path d="M36 40V360" stroke="{LATENT}"/>'
-            + f'<path d="M130 360H620M130 490H620" stroke="{DATA}"/>'
-            + f'<path d="{shape(X(x[seen]), Z(at(x[seen])))}" fill="none" stroke="{THIRD}" '
-            + f'stroke-width="3"/>{dots}{"".join(bars)}'
-            + f'<g font-size="14" fill="{INK}">{ticks}'
-            + '<text x="36" y="26" font-size="15">latent z</text><text x="130" y="26" '
-            + 'font-size="15">z = f(x)</text><text x="36" y="410" font-size="15">p(x) of data x'
-            + f'</text><text x="46" y="{mid:.1f}" font-style="italic">dz</text>'
-            + f'<text x="{X(near.mean()):.1f}" y="380" text-anchor="middle" font-style="italic">dx'
-            + "</text></g></svg>"
+        top = up(np.clip(at(near), -3.4, 3.4))
+        hill = zip(36 + 200 * normal(z), up(z), strict=True)
+        left = polyline([(36, up(z[0])), *hill, (36, up(z[-1]))], close=True)
+        seen = abs(at(x)) <= 3.4
+        curve = polyline(zip(across(x[seen]), up(at(x[seen])), strict=True))
+        dx = f"M{number(across(near[0]))} 360H{number(across(near[-1]))}"
+        ticks = range(-3, 4)
+        return picture(
+            530,
+            path(left, fill=LATENT, fill_opacity=0.2, stroke=LATENT),
+            path(area(x), fill=DATA, fill_opacity=0.25, stroke=DATA),
+            path(area(near), fill=DATA, fill_opacity=0.6),
+            path(carried, fill="none", stroke=GREY),
+            path("M36 40V360", stroke=LATENT),
+            path("M130 360H620M130 490H620", stroke=DATA),
+            path(curve, fill="none", stroke=THIRD, stroke_width=3),
+            *(
+                circle(across(x), up(z), 6, fill=THIRD)
+                for x, z in zip(KNOTS, self.knots, strict=True)
+                if abs(z) <= 3.4
+            ),
+            path(f"M36 {number(top[0])}V{number(top[-1])}", stroke=LATENT, stroke_width=8),
+            path(dx, stroke=DATA, stroke_width=8),
+            group(
+                *(text(28, up(v) + 5, v, text_anchor="end") for v in ticks),
+                *(text(across(v), 510, v, text_anchor="middle") for v in ticks),
+                text(46, (top[0] + top[-1]) / 2 + 5, "dz", font_style="italic"),
+                text(across(near.mean()), 380, "dx", text_anchor="middle", font_style="italic"),
+                font_size=14,
+                fill=INK,
+            ),
+            title(36, 26, "latent z"),
+            title(130, 26, "z = f(x)"),
+            title(36, 410, "p(x) of data x"),
         )
 
     def _matrix(self) -> str:
@@ -207,14 +198,13 @@ class WarpExplorer(Explorer):
         singular = abs(np.linalg.det(a)) < 1e-6
         back = [] if singular else [c @ np.linalg.inv(a).T for c in circles]
         x = np.array(self.point)
-        return (
-            _svg(340)
-            + _panel(20, "data x", grid, square, _dot(x, DATA), _rings(back, DATA))
-            + _panel(
+        return picture(
+            340,
+            _panel(20, "data x", grid, square, *_rings(back, DATA), _dot(x, DATA)),
+            _panel(
                 340, "latent z = A x", [g @ a.T for g in grid], square @ a.T,
-                _dot(a @ x, LATENT), _rings(circles, LATENT),
-            )
-            + "</svg>"
+                *_rings(circles, LATENT), _dot(a @ x, LATENT),
+            ),
         )  # fmt: skip
 
     def _bend(self) -> str:
@@ -225,7 +215,7 @@ class WarpExplorer(Explorer):
         ways = zip(corners, np.roll(corners, -1, 0), strict=True)
         square = x + np.concatenate([a + t * (b - a) for a, b in ways])
 
-        def bent(points):
+        def bent(points: Array) -> Array:
             u = points[..., 0] + shear * np.sin(points[..., 1])
             return np.stack([u, points[..., 1] * np.exp(stretch * np.tanh(u))], -1)
 
@@ -234,60 +224,56 @@ class WarpExplorer(Explorer):
         pull = x[1] * grow * stretch / np.cosh(z[0]) ** 2
         lean = shear * np.cos(x[1])
         jacobian = np.array([[1, lean], [pull, pull * lean + grow]])
-        tangent = f'<path d="{_path(z + corners @ jacobian.T, True)}" fill="none" stroke="{THIRD}" '
+        image = _path(z + corners @ jacobian.T, True)
+        dashed: Style = {"stroke": THIRD, "stroke_width": 2.4, "stroke_dasharray": "6 4"}
         grid = _grid(49)
-        return (
-            _svg(340)
-            + _panel(20, "data x", grid, square, _dot(x, DATA))
-            + _panel(
-                340, "latent z = f(x)", [bent(g) for g in grid], bent(square), _dot(z, LATENT),
-                tangent + 'stroke-width="2.4" stroke-dasharray="6 4"/>',
-            )
-            + "</svg>"
+        return picture(
+            340,
+            _panel(20, "data x", grid, square, _dot(x, DATA)),
+            _panel(
+                340, "latent z = f(x)", [bent(g) for g in grid], bent(square),
+                path(image, fill="none", **dashed), _dot(z, LATENT),
+            ),
         )  # fmt: skip
 
 
-def _svg(height) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" '
-        f'font-family="sans-serif"><rect width="640" height="{height}" fill="{PAPER}"/>'
-    )
-
-
-def _grid(points):
+def _grid(points: int) -> list[Array]:
     """The lines of the grid on [-3, 3]², each of that many points."""
     t = np.linspace(-3, 3, points)
     return [np.stack(line, 1) for k in range(-3, 4) for line in ((0 * t + k, t), (t, 0 * t + k))]
 
 
-def _pixels(points):
-    return (140 + points * [280 / 6, -280 / 6]).round(1)
+def _pixels(points: Array) -> Array:
+    """Where points of the plane are in their panel, 280 pixels for 6 units."""
+    return 140 + points * [280 / 6, -280 / 6]
 
 
-def _path(points, close=False) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in _pixels(points)) + ("Z" if close else "")
+def _path(points: Array, close: bool = False) -> str:
+    return polyline(_pixels(points), close)
 
 
-def _dot(point, color) -> str:
+def _dot(point: Array, color: str) -> str:
     x, y = _pixels(point)
-    return f'<circle cx="{x:g}" cy="{y:g}" r="6" fill="{color}"/>'
+    return circle(x, y, 6, fill=color)
 
 
-def _rings(curves, color) -> str:
-    return "".join(
-        f'<path d="{_path(c, True)}" fill="none" stroke="{color}" stroke-width="1.6"/>'
-        for c in curves
+def _rings(curves: Sequence[Array], color: str) -> list[str]:
+    return [path(_path(c, True), fill="none", stroke=color, stroke_width=1.6) for c in curves]
+
+
+def _panel(left: int, words: str, grid: Sequence[Array], body: Array, *more: str) -> str:
+    """One plane of the still picture, clipped to its frame."""
+    filled: Style = {"fill": DATA, "fill_opacity": 0.35, "stroke": DATA, "stroke_width": 2}
+    plane = element(
+        "svg",
+        path("".join(map(_path, grid)), fill="none", stroke=DATA, stroke_width=0.8, opacity=0.4),
+        path("M0 140L280 140M140 0L140 280", stroke=GREY, fill="none"),
+        path(_path(body, True), **filled),
+        *more,
+        x=left,
+        y=40,
+        width=280,
+        height=280,
+        viewBox="0 0 280 280",
     )
-
-
-def _panel(left, title, grid, body, *more) -> str:
-    """One plane of the still picture, 280 pixels for 6 units, clipped to its frame."""
-    lines = "".join(_path(g) for g in grid)
-    return (
-        f'<text x="{left}" y="26" font-size="15" fill="{INK}">{title}</text>'
-        f'<svg x="{left}" y="40" width="280" height="280" viewBox="0 0 280 280">'
-        f'<path d="{lines}" fill="none" stroke="{DATA}" stroke-width="0.8" opacity="0.4"/>'
-        f'<path d="M0 140L280 140M140 0L140 280" stroke="{GREY}" fill="none"/>'
-        f'<path d="{_path(body, True)}" fill="{DATA}" fill-opacity="0.35" '
-        f'stroke="{DATA}" stroke-width="2"/>{"".join(reversed(more))}</svg>'
-    )
+    return title(left, 26, words) + plane
