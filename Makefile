@@ -34,7 +34,7 @@ types: $(READY)
 	@$(BIN)/mypy
 
 test: style types $(VENV)/compat/.ready
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(PROCESSES)
 
 mistakes: $(READY)
 	@$(BIN)/python tools/mistakes.py $(MISTAKES)

@@ -23,8 +23,15 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items):
-    """A notebook's cells share a kernel, so that they go to one process, the longest work first."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One test at a time for each process, except that the cells of a notebook share a kernel, and
+    the tests in JupyterLab a server; those begin, for they take longest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if file.endswith((".ipynb", "test_kernel.py")) else nodeid
+
+    return Scheduler(config, log)

@@ -17,8 +17,6 @@ from tests import browser
 from tests.test_explorers import all_faces
 from tools import notebooks
 
-pytestmark = pytest.mark.xdist_group("lab")  # one server for all
-
 
 def notebook(cells):
     new = nbformat.v4.new_notebook(
