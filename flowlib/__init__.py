@@ -11,7 +11,7 @@ from flowlib.coupling import (
     half_mask,
     random_mask,
 )
-from flowlib.flow import Bijection, Compose, Density, Flow, Inverse
+from flowlib.flow import Bijection, Compose, Density, Elementwise, Flow, Inverse
 from flowlib.images import (
     Dequantize,
     FactorOut,
@@ -40,6 +40,7 @@ from flowlib.masks import (
 )
 from flowlib.nn import MLP, ConvNet, Hardtanh
 from flowlib.normalization import ActNorm, BatchNorm
+from flowlib.structure import Structured
 from flowlib.trained import pretrained
 from flowlib.training import History, TrainingOptions, fit, fit_variational
 from flowlib.transformers import Additive, Affine, Transformer
@@ -60,6 +61,7 @@ __all__ = [
     "Density",
     "Dequantize",
     "DiagonalNormal",
+    "Elementwise",
     "ElementwiseAffine",
     "FactorOut",
     "Flatten",
@@ -80,6 +82,7 @@ __all__ = [
     "Softplus",
     "Squeeze",
     "StandardNormal",
+    "Structured",
     "TrainingOptions",
     "Transformer",
     "alternating_mask",

@@ -51,7 +51,7 @@ def as_ints(value: Any) -> tuple[int, ...] | None:
 
 
 def _is_several(value: Any) -> bool:
-    return isinstance(value, Iterable) and not (isinstance(value, Tensor) and value.dim() == 0)
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def as_count(where: str, name: str, value: Any, least: int) -> int:

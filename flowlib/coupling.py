@@ -187,6 +187,8 @@ class Coupling(_CouplingLayer):
 
     def prepare(self) -> None:
         """Find whether two halves can be taken as slices, which is faster than by indices."""
+        self._order = self._kept_first()
+        self._back = self._order.argsort()
         mask = self.mask
         ends = mask.diff().nonzero()
         self._halves: tuple[int, int, bool] | None = None  # their sizes, and if the first is kept
@@ -197,21 +199,23 @@ class Coupling(_CouplingLayer):
     def _move(
         self, transform: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if self._halves is not None and self.is_prepared:
+        prepared = self.is_prepared
+        if prepared and self._halves is not None:
             *sizes, first_is_kept = self._halves
             kept, moving = x.split(sizes, 1) if first_is_kept else reversed(x.split(sizes, 1))
             moved, log_slope = self._transformed(transform, kept, moving, context)
             halves = (kept, moved) if first_is_kept else (moved, kept)
             return torch.cat(halves, 1), sum_event(log_slope)
-        order = self._kept_first()
+        order = self._order if prepared else self._kept_first()
+        back = self._back if prepared else order.argsort()
         kept, moving = x.index_select(1, order).tensor_split([self.n_kept], 1)
         moved, log_slope = self._transformed(transform, kept, moving, context)
-        z = torch.cat((kept, moved), 1).index_select(1, order.argsort())
+        z = torch.cat((kept, moved), 1).index_select(1, back)
         return z, sum_event(log_slope)
 
     def _kept_first(self) -> Tensor:
         """The coordinates in the order in which those that are kept come first."""
-        if not self.is_prepared and seen(self.kept.sum()) not in (None, self.n_kept):
+        if seen(self.kept.sum()) not in (None, self.n_kept):
             raise ValueError(
                 f"Coupling: expected a mask with {self.n_kept} coordinates kept in the place of "
                 f"the module's own, got {int(self.kept.sum())}"

@@ -17,7 +17,6 @@ import functools
 import itertools
 import math
 import operator
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -59,8 +58,8 @@ class Bijection(nn.Module, ABC):
     Neither may modify its input.
 
     ``b(x)`` and ``b.inverse(z)`` check what they are given: shapes always, values where they can be
-    seen. Inside a :class:`Compose` or a :class:`Flow`, which has checked, the maps are called by
-    :meth:`unchecked` and :meth:`unchecked_inverse`.
+    seen, which on a GPU waits for the device. Inside a :class:`Compose` or a :class:`Flow`, which
+    has checked, the maps are called by :meth:`unchecked` and :meth:`unchecked_inverse`.
 
     Attributes:
         event_shape: the shape of one data point, None if the map takes any.
@@ -85,19 +84,20 @@ class Bijection(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the check before ``inverse``, as :meth:`__call__` puts it before ``forward``."""
         super().__init_subclass__(**kwargs)
-        if "inverse" in cls.__dict__:
-            cls.unchecked_inverse = cls.inverse  # type: ignore[method-assign]
+        if not hasattr(cls.inverse, "__wrapped__"):  # the class's own, or that of a mixin
             cls.inverse = _checked(cls.inverse)  # type: ignore[method-assign]
-        if "__call__" not in cls.__dict__:
-            cls.__call__ = _copied(cls.__call__)  # type: ignore[method-assign]
 
-    def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self._check(x, context, self.forward_shape, self.domain)
-        return self.unchecked(x, context)
+    def __call__(
+        self, x: Tensor, context: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        self._check("x", x, context, self.forward_shape, self.domain)
+        return self.unchecked(x, context, **options)
 
-    def unchecked(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def unchecked(
+        self, x: Tensor, context: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
         """What ``b(x)`` is without the checks."""
-        made: tuple[Tensor, Tensor] = nn.Module.__call__(self, x, context)
+        made: tuple[Tensor, Tensor] = nn.Module.__call__(self, x, context, **options)
         return made
 
     @abstractmethod
@@ -110,10 +110,29 @@ class Bijection(nn.Module, ABC):
 
     def unchecked_inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`inverse` is without the checks."""
-        return self.inverse(z, context)
+        if "inverse" in self.__dict__:  # somebody's own, on this instance
+            return self.inverse(z, context)
+        inverse: Any = type(self).inverse
+        made: tuple[Tensor, Tensor] = getattr(inverse, "__wrapped__", inverse)(self, z, context)
+        return made
+
+    def after(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`unchecked` on what another map has made: only its :attr:`domain` is checked."""
+        if self.domain is not None:
+            require_inside(type(self).__name__, "values", x, self.domain)
+        return self.unchecked(x, context)
+
+    def after_inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`unchecked_inverse` after another map: only :attr:`latent_domain` is checked."""
+        if self.latent_domain is not None:
+            require_inside(type(self).__name__, "values", z, self.latent_domain)
+        return self.unchecked_inverse(z, context)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set data-dependent starting values from a batch ``x``; most maps have none."""
+        """Set data-dependent starting values from a batch ``x``; most maps have none.
+
+        A map that has some implements :meth:`initialize_inverse`, too, or cannot be turned round.
+        """
 
     def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
         """The same from a batch that :meth:`inverse` will be given: see :class:`Inverse`.
@@ -161,49 +180,42 @@ class Bijection(nn.Module, ABC):
 
     def _check(
         self,
+        name: str,
         x: Tensor,
         context: Tensor | None,
         shape_of: Callable[[torch.Size], torch.Size],
         domain: tuple[float, float] | None,
     ) -> None:
         where = type(self).__name__
-        require_tensor(where, "x", x)
+        require_tensor(where, name, x)
         if not x.dim():
             raise ValueError(f"{where}: expected a batch (batch, ...), got shape ()")
         shape_of(x.shape[1:])
         if self.context_dim is not None:
             require_context(where, context, self.context_dim)
+        elif context is not None:
+            require_tensor(where, "context", context)
+            require_finite(where, "context", context)
         if context is not None and context.shape[:-1] != x.shape[:1]:
             raise ValueError(
                 f"{where}: expected a context of shape ({len(x)}, C), got {tuple(context.shape)}"
             )
         if domain is None:
-            require_finite(where, "x", x)
+            require_finite(where, name, x)
         else:
             require_inside(where, "values", x, domain)
 
 
 def _checked(inverse: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    def checked(self: Bijection, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self._check(z, context, self.inverse_shape, self.latent_domain)
-        return inverse(self, z, context)
+    @functools.wraps(inverse)
+    def checked(
+        self: Bijection, z: Tensor, context: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        if type(self).inverse is checked:  # and not called by a subclass as super().inverse
+            self._check("z", z, context, self.inverse_shape, self.latent_domain)
+        return inverse(self, z, context, **options)
 
-    return functools.update_wrapper(_copied(checked), inverse)
-
-
-def _copied(function: Any) -> Any:
-    """The same function with a code object of its own.
-
-    torch.compile counts for each code object how often it was compiled, and gives up after eight.
-    """
-    copy = types.FunctionType(
-        function.__code__.replace(),
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    return functools.update_wrapper(copy, function)
+    return checked
 
 
 def sum_event(x: Tensor) -> Tensor:
@@ -244,39 +256,43 @@ class Compose(Bijection):
                 raise TypeError(f"Compose: item {i} is a {type(b).__name__}, not a Bijection")
         self.bijections = nn.ModuleList(bijections)
         sizes = {b.context_dim for b in bijections} - {0}
-        if len(sizes - {None}) > 1:
-            raise ValueError(f"Compose: the maps need contexts of different sizes, {sizes}")
-        self.context_dim = sizes.pop() if len(sizes) == 1 else None if sizes else 0
-        self.domain = bijections[0].domain if bijections else None
-        self.latent_domain = bijections[-1].latent_domain if bijections else None
+        known = sizes - {None}
+        if len(known) > 1:
+            raise ValueError(f"Compose: the maps need contexts of different sizes, {known}")
+        self.context_dim = known.pop() if known else (None if sizes else 0)
+
+    @property
+    def domain(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self.bijections[0].domain if len(self) else None
+
+    @property
+    def latent_domain(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self.bijections[-1].latent_domain if len(self) else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
         for k, bijection in enumerate(self.bijections):
-            if k and bijection.domain is not None:
-                require_inside(type(bijection).__name__, "values", x, bijection.domain)
-            x, term = bijection.unchecked(x, context)
+            # what meets the first map has been checked at the door
+            x, term = (bijection.after if k else bijection.unchecked)(x, context)
             terms.append(term)
         return x, functools.reduce(operator.add, terms) if terms else x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
         for k, bijection in enumerate(reversed(self.bijections)):
-            if k and bijection.latent_domain is not None:
-                require_inside(type(bijection).__name__, "values", z, bijection.latent_domain)
-            z, term = bijection.unchecked_inverse(z, context)
+            z, term = (bijection.after_inverse if k else bijection.unchecked_inverse)(z, context)
             terms.append(term)
         return z, functools.reduce(operator.add, terms) if terms else z.new_zeros(z.shape[0])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         for bijection in self.bijections:
             bijection.initialize(x, context)
-            x, _ = bijection.unchecked(x, context)
+            x, _ = bijection.after(x, context)
 
     def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
         for bijection in reversed(self.bijections):
             bijection.initialize_inverse(z, context)
-            z, _ = bijection.unchecked_inverse(z, context)
+            z, _ = bijection.after_inverse(z, context)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         for bijection in self.bijections:
@@ -475,13 +491,15 @@ class Flow(Density):
                 raise TypeError(f"Flow: the base, a {type(base).__name__}, has no {name}")
         self.bijection = bijection
         self.base: Any = base
-        shape: Any = self.base.event_shape if event_shape is None else event_shape
-        self.event_shape = as_event_shape(shape)
+        its_shape: Any = base.event_shape
+        base_shape = as_event_shape(its_shape)
+        self.event_shape = base_shape if event_shape is None else as_event_shape(event_shape)
         latent = bijection.forward_shape(self.event_shape)
-        if latent != base.event_shape:
+        if latent != base_shape:
             raise ValueError(
                 f"Flow: the bijection maps data points of shape {tuple(self.event_shape)} to "
-                f"latent points of shape {tuple(latent)}, expected the base's {base.event_shape}"
+                f"latent points of shape {tuple(latent)}, expected the base's {tuple(base_shape)}; "
+                "a bijection that changes the shape sets event_shape and latent_shape"
             )
         self.context_dim = as_count("Flow", "context_dim", context_dim, 0)
         if bijection.context_dim not in (None, self.context_dim):
@@ -532,7 +550,7 @@ class Flow(Density):
         Returns:
             ``n + context.shape[:-1] + event``.
         """
-        _, x, _ = self._draw(n, context, generator)
+        _, x, _ = self._draw("sample", n, context, generator)
         return x
 
     def rsample_and_log_prob(
@@ -550,25 +568,26 @@ class Flow(Density):
             ``x`` of shape ``n + context.shape[:-1] + event`` and ``log p(x)`` of the same shape
             without the event.
         """
-        z, x, log_det = self._draw(n, context, generator)
+        z, x, log_det = self._draw("rsample_and_log_prob", n, context, generator)
         log_prob = self.base.log_prob(z) - log_det
         return x, log_prob.reshape(x.shape[: x.dim() - len(self.event_shape)])
 
     def _draw(
         self,
+        where: str,
         n: int | Sequence[int],
         context: Tensor | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Base draws in one batch, what becomes of them in their shape, ``log|det dx/dz|``."""
         lead = as_sample_shape(n)
-        require_context("sample", context, self.context_dim)
-        self._require_own_dtype("sample", context=context)
+        require_context(where, context, self.context_dim)
+        self._require_own_dtype(where, context=context)
         if context is not None:
             lead = torch.Size((*lead, *context.shape[:-1]))
             context = context.expand(*lead, -1).reshape(math.prod(lead), context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
-        x, log_det = self.bijection.unchecked_inverse(z, context)
+        x, log_det = self.bijection.after_inverse(z, context)
         return z, x.reshape(*lead, *self.event_shape), log_det
 
     @torch.no_grad()

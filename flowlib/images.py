@@ -169,13 +169,13 @@ class FactorOut(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         going_on, leaving = x.split([self.going_on, self.leaving], 1)
-        z, log_det = self.rest.unchecked(going_on, context)
+        z, log_det = self.rest.after(going_on, context)
         return torch.cat([leaving.flatten(1), z], 1), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         _, h, w = self.event_shape
         n = self.leaving * h * w
-        going_on, log_det = self.rest.unchecked_inverse(z[:, n:], context)
+        going_on, log_det = self.rest.after_inverse(z[:, n:], context)
         leaving = z[:, :n].reshape(-1, self.leaving, h, w)
         return torch.cat([going_on, leaving], 1), log_det
 

@@ -39,7 +39,7 @@ from flowlib.arguments import (
 )
 from flowlib.flow import Density
 from flowlib.masks import choose_degrees, cut_pairs, hidden_mask, output_mask, ranks_of
-from flowlib.structure import Structured
+from flowlib.structure import Structured, changes
 
 __all__ = ["MADE", "BernoulliMADE", "MaskedLinear"]
 
@@ -297,12 +297,14 @@ class MADE(Structured):
     # --- ranks and degrees: the structure ---
 
     def prepare(self) -> None:
-        self._schedules = None if self.wiring.is_meta else self._make_schedules()
+        self._schedules = self._make_schedules()
+        self._masks_checked: list[tuple[Tensor, int]] = []
 
     def check_structure(self, **loaded: Tensor) -> None:
         wiring = loaded["wiring"]
         exact = not wiring.is_floating_point() or torch.finfo(wiring.dtype).eps * self.dim < 1
         fits = wiring.shape == self.wiring.shape and bool((wiring >= 0).all())
+        fits = fits and all(_are_ranks(row) for row in wiring[:, : self.dim])
         if not (fits and exact and (wiring <= self.dim).all()):
             raise ValueError(
                 f"MADE: expected saved ranks and degrees of shape {tuple(self.wiring.shape)}, "
@@ -323,7 +325,8 @@ class MADE(Structured):
 
     def schedule(self, which: int = 0) -> _Schedule:
         """In which order the units are computed when coordinates come one after the other."""
-        if self._schedules is not None and self.is_prepared:
+        if self.is_prepared:
+            self._require_own_masks()
             return self._schedules[which]
         if seen(self.wiring.sum()) is None:
             raise ValueError(
@@ -331,7 +334,29 @@ class MADE(Structured):
                 "of the module's own under vmap; give torch.func.functional_call the parameters "
                 "only"
             )
+        self._require_masks()
         return self._make_schedules()[which]
+
+    def _require_own_masks(self) -> None:
+        """Check once that the layers' masks are those of the ranks and degrees."""
+        now = [(layer.mask, changes(layer.mask)) for layer in self.layers]
+        checked = self._masks_checked
+        if len(checked) != len(now) or any(
+            a[0] is not b[0] or a[1] != b[1] for a, b in zip(checked, now, strict=True)
+        ):
+            self._require_masks()
+            self._masks_checked = now
+
+    def _require_masks(self) -> None:
+        sizes = [self.dim, *self.widths]
+        for k, row in enumerate(self.wiring):
+            for layer, mask in zip(self.layers, self._masks(*row.split(sizes)), strict=True):
+                own = layer.mask if layer.mask.dim() == 2 else layer.mask[k]
+                if not torch.equal(own.bool(), mask):
+                    raise ValueError(
+                        "MADE: the layers' masks are not those of its ranks and degrees; load a "
+                        "whole state, not that of its layers alone"
+                    )
 
     # --- one coordinate after the other ---
 
@@ -384,6 +409,12 @@ class MADE(Structured):
                 f"autoregress: expected 0 to {self.dim} given values, got {given.shape[1]}"
             )
         return _Autoregression(self, rows, context, given, which).run(step)
+
+
+def _are_ranks(row: Tensor) -> bool:
+    """Whether these are all whole numbers from 1 to the largest."""
+    taken: list[int] = row.unique().tolist()
+    return taken == list(range(1, len(taken) + 1))
 
 
 class _Schedule:

@@ -69,6 +69,7 @@ class ActNorm(_ChannelAffine):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.forward_shape(x.shape[1:])
         if self._is_fresh(x):
             mean, log_deviation = self._measure(x)
             self.shift.copy_((-mean * (-log_deviation).exp()).reshape(self.channels))
@@ -76,6 +77,7 @@ class ActNorm(_ChannelAffine):
 
     @torch.no_grad()
     def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
+        self.inverse_shape(z.shape[1:])
         if self._is_fresh(z):
             mean, log_deviation = self._measure(z)
             self.shift.copy_(mean.reshape(self.channels))
@@ -145,6 +147,7 @@ class BatchNorm(_ChannelAffine):
 
         Without this start the first hundred steps are lost.
         """
+        self.forward_shape(x.shape[1:])
         fresh = not self.running_mean.any() and bool((self.running_var == 1).all())
         if fresh and self._has_deviations(x):
             var, mean = self._measure(x)

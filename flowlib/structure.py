@@ -12,27 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowlib.arguments import seen
+
 __all__ = ["Structured"]
 
 
 class Structured(nn.Module):
     """Base class of modules with structure.
 
-    A subclass registers its structure once, by :meth:`register_structure`, computes from those
-    buffers in every call, and checks what is loaded in :meth:`check_structure`. What is faster when
-    it is prepared in Python (sizes, lists, orders) it prepares in :meth:`prepare`, and uses only
-    while :attr:`is_prepared`: under ``functional_call`` other buffers may stand in their place.
+    A subclass registers its structure by :meth:`register_structure`, computes from those buffers in
+    every call, and checks what is loaded in :meth:`check_structure`. What is faster when it is
+    prepared in Python (sizes, lists, orders) it prepares in :meth:`prepare`, and uses only while
+    :attr:`is_prepared`: under ``functional_call`` other buffers may stand in their place.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._structure: tuple[str, ...] = ()
+        self._prepared_for: list[tuple[Tensor, int]] = []
 
     def register_structure(self, **buffers: Tensor) -> None:
         """Make buffers of these tensors and prepare what depends on them."""
         for name, value in buffers.items():
             self.register_buffer(name, value)
-        self._prepared: dict[str, Tensor | None] = dict.fromkeys(buffers)
+        self._structure = (*self._structure, *buffers)
         self._prepare()
 
     def check_structure(self, **loaded: Tensor) -> None:
-        """Raise ``ValueError`` if loaded buffers are not valid; nothing has been changed yet.
+        """Raise ``ValueError`` if loaded buffers are not valid; this module is then unchanged.
 
         They may have another dtype, if somebody has cast a whole state.
         """
@@ -42,22 +49,41 @@ class Structured(nn.Module):
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the buffers are those that :meth:`prepare` saw last."""
-        return all(self._buffers[name] is value for name, value in self._prepared.items())
+        """Whether the buffers are, and hold, what :meth:`prepare` saw last.
+
+        If they have been changed in place, as DistributedDataParallel and averages of weights do,
+        they are prepared anew.
+        """
+        now = [getattr(self, name) for name in self._structure]
+        before = self._prepared_for
+        if len(before) != len(now) or any(
+            b is not n for (b, _), n in zip(before, now, strict=True)
+        ):
+            return False
+        if not torch.compiler.is_compiling() and any(
+            b[1] != changes(n) for b, n in zip(before, now, strict=True)
+        ):
+            self._prepare()
+        return bool(self._prepared_for)
 
     def _prepare(self) -> None:
-        self._prepared = {name: self._buffers[name] for name in self._prepared}
-        if not any(value is None or value.is_meta for value in self._prepared.values()):
+        now = [getattr(self, name) for name in self._structure]
+        self._prepared_for = []
+        if all(seen(value.sum()) is not None for value in now):
             self.prepare()
+            self._prepared_for = [(value, changes(value)) for value in now]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        had_values = not any(getattr(self, name).is_meta for name in self._structure)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._prepare()  # the same, on another device or of another dtype
+        self._prepared_for = []
+        if had_values:  # the same, on another device or of another dtype
+            self._prepare()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        names = [name for name in self._prepared if prefix + name in state_dict]
-        if len(names) == len(self._prepared):
+        names = [name for name in self._structure if prefix + name in state_dict]
+        if len(names) == len(self._structure):
             self.check_structure(**{name: state_dict[prefix + name] for name in names})
         dtypes = {name: getattr(self, name).dtype for name in names}
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -65,3 +91,8 @@ class Structured(nn.Module):
             for name, dtype in dtypes.items():  # load_state_dict(assign=True) takes any dtype
                 setattr(self, name, getattr(self, name).to(dtype))
         self._prepare()
+
+
+def changes(buffer: Tensor) -> int:
+    """How often a tensor has been changed in place: the count that autograd keeps."""
+    return 0 if buffer.is_inference() else buffer._version

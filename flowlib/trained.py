@@ -1,7 +1,8 @@
 """Flows that the book has trained for you, and how.
 
 What takes longer than a chapter should is trained beforehand, and its weights come with the
-library. ``tools/weights.py`` makes them all again; a test does so, too, and compares.
+library. ``tools/weights.py`` makes them all, and with ``--check`` compares; a test replays the
+first steps of each.
 """
 
 from __future__ import annotations

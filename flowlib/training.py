@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,6 +90,9 @@ class TrainingOptions:
             function's data cannot.
         progress: whether to show a bar; by default when the environment variable
             ``FLOWLIB_PROGRESS`` is not 0.
+
+    Raises:
+        ValueError: if an option is out of its range.
     """
 
     steps: int = 1000
@@ -106,26 +109,27 @@ class TrainingOptions:
 
     @classmethod
     def of(cls, where: str, options: dict[str, Any]) -> TrainingOptions:
-        """The options with these names, checked, as Python's own numbers."""
+        """The options with these names; ``TypeError`` for a name that is unknown."""
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(options) - set(names))
         if unknown:
             raise TypeError(
                 f"{where}: expected options among {', '.join(names)}, got {', '.join(unknown)}"
             )
-        given = cls(**options)
-        if given.schedule not in ("cosine", "constant"):
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        where = "training"
+        if self.schedule not in ("cosine", "constant"):
             raise ValueError(
-                f'{where}: expected schedule "cosine" or "constant", got {given.schedule!r}'
+                f'{where}: expected schedule "cosine" or "constant", got {self.schedule!r}'
             )
-        checked: dict[str, Any] = {}
         least = {"steps": 1, "batch_size": 1, "eval_every": 1, "patience": 1, "seed": 0}
-        for name, value in vars(given).items():
+        for name, value in vars(self).items():
             if name in least and value is not None:
-                checked[name] = as_count(where, name, value, least[name])
+                object.__setattr__(self, name, as_count(where, name, value, least[name]))
             elif name in ("lr", "clip_norm") and value is not None:
-                checked[name] = as_number(where, name, value)
-        return replace(given, **checked)
+                object.__setattr__(self, name, as_number(where, name, value))
 
     def rate(self, step: int) -> float:
         """Adam's rate in a step."""
@@ -199,6 +203,8 @@ def fit(
         True
     """
     chosen = TrainingOptions.of("fit", options)
+    if not isinstance(flow, Density):
+        raise TypeError(f"fit: expected a Density such as a Flow, got a {type(flow).__name__}")
     _require_weights("fit", flow)
     if callable(data):
         if isinstance(validation, Real) and validation:

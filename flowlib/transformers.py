@@ -112,6 +112,12 @@ class Affine(Transformer):
 
     def _read(self, params: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
+        count = self.dim if at is None else len(at)
+        if raw.shape[1] != count:
+            raise ValueError(
+                f"Affine: expected 2 parameters for each of {count} coordinates, got "
+                f"{params.shape[1]}; `at` says which of the {self.dim} coordinates are given"
+            )
         low, width = (self._bound(bound, raw.dim(), at) for bound in (self.low, self.width))
         # the sigmoid is on a CPU five times as fast as tanh
         return torch.addcmul(low, width, raw.sigmoid()), shift

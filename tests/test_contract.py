@@ -1,4 +1,4 @@
-"""What a later chapter builds on: transformers that take some coordinates, rows that come with sums.
+"""What a later chapter builds on: transformers of some coordinates, rows that come with sums.
 
 `Prototype` is a masked autoregressive layer on that contract, in as few lines as it takes.
 """
@@ -82,7 +82,7 @@ def test_it_is_a_flow_both_ways_round(layer):
     dim = layer.event_shape[0]
     for bijection in (layer, Inverse(layer), Compose([layer, Inverse(layer)])):
         flow = Flow(bijection, StandardNormal(dim), context_dim=layer.context_dim).double()
-        x, context = given(layer, 3)
+        _, context = given(layer, 3)
         draws, log_p = flow.rsample_and_log_prob(4, context)
         torch.testing.assert_close(flow.log_prob(draws, context), log_p, rtol=0, atol=1e-9)
         (log_p.sum() + draws.sum()).backward()
@@ -107,3 +107,10 @@ def test_a_transformer_on_some_coordinates_is_the_whole_one_there(transformer, p
         part = go(x[:, at], params[:, :, at].flatten(1, 2), at)
         for some, all_of_them in zip(part, whole, strict=True):
             torch.testing.assert_close(some, all_of_them[:, at])
+
+
+def test_parameters_of_some_coordinates_without_their_places_are_refused():
+    with pytest.raises(
+        ValueError, match="2 parameters for each of 5 coordinates, got 2; `at` says"
+    ):
+        Affine(5)(torch.zeros(3, 1), torch.zeros(3, 2))

@@ -17,11 +17,13 @@ from flowlib import (
     ActNorm,
     Additive,
     Affine,
+    BatchNorm,
     Bijection,
     Compose,
     Coupling,
     DiagonalNormal,
     ElementwiseAffine,
+    FactorOut,
     Flatten,
     Flow,
     ImageRealNVP,
@@ -40,6 +42,7 @@ from flowlib import (
     random_mask,
 )
 from flowlib.arguments import as_event_shape
+from flowlib.structure import Structured
 from tests.models import randomize
 
 
@@ -438,7 +441,10 @@ class Sized(Adds):
 
 def test_a_chain_knows_the_context_that_its_maps_need():
     assert Compose([LULinear(2), Sized(3)]).context_dim == 3
-    assert Compose([LULinear(2), Adds(), Sized(3)]).context_dim is None
+    assert Compose([LULinear(2), Adds(), Sized(3)]).context_dim == 3
+    assert Compose([LULinear(2), Adds()]).context_dim is None
+    with pytest.raises(ValueError, match="got 5, and the Compose uses 3"):
+        Flow(Compose([Adds(), Sized(3)]), StandardNormal(2), context_dim=5)
     assert Compose([LULinear(2)]).context_dim == 0
     with pytest.raises(ValueError, match="contexts of different sizes"):
         Compose([Sized(3), Sized(2)])
@@ -477,10 +483,10 @@ def test_a_start_that_goes_one_way_only_is_refused_the_other_way():
 
 def test_a_bijection_by_itself_looks_at_what_it_is_given():
     f = Compose([LULinear(2), ElementwiseAffine(2)])
-    for way in (f, f.inverse):
+    for name, way in (("x", f), ("z", f.inverse)):
         with pytest.raises(ValueError, match=r"LULinear|ElementwiseAffine.*got \(batch, 3\)"):
             way(torch.zeros(5, 3))
-        with pytest.raises(ValueError, match=r"got nan at x\[0, 1\]"):
+        with pytest.raises(ValueError, match=rf"got nan at {name}\[0, 1\]"):
             way(torch.tensor([[0.0, math.nan]]))
         with pytest.raises(TypeError, match="got list"):
             way([[0.0, 0.0]])
@@ -494,6 +500,123 @@ def test_maps_with_a_domain_look_in_the_middle_of_a_chain_too():
         f(torch.tensor([[2.0]]))
     with pytest.raises(ValueError, match=r"Softplus: expected values strictly between .* got -1"):
         Compose([Softplus(), ElementwiseAffine(1)]).inverse(torch.tensor([[-1.0]]))
+
+
+def test_draws_and_starts_look_at_domains_too():
+    for flow in (
+        Flow(Softplus(), StandardNormal(2)),
+        Flow(Compose([ElementwiseAffine(2), Softplus()]), StandardNormal(2)),
+    ):
+        for draw in (flow.sample, flow.rsample_and_log_prob):
+            with pytest.raises(ValueError, match=r"Softplus|Compose: expected values strictly"):
+                draw(50)
+    last = ActNorm(2)
+    flow = Flow(Compose([ElementwiseAffine(2), Logit(), last]), StandardNormal(2))
+    with pytest.raises(ValueError, match="Logit: expected values strictly between"):
+        flow.initialize(torch.randn(50, 2) * 3)
+    assert not last.shift.any()
+    inner = FactorOut((2, 2, 1), Compose([Logit(), Flatten((1, 2, 1))]))
+    flow = Flow(inner, StandardNormal(4), (2, 2, 1))
+    with pytest.raises(ValueError, match="Compose: expected values strictly between 0 and 1"):
+        flow.log_prob(torch.full((2, 2, 2, 1), 1.5))
+
+
+def test_a_normalization_started_by_itself_looks_at_shapes():
+    for layer in (ActNorm(2), BatchNorm(2)):
+        with pytest.raises(ValueError, match=r"expected shape \(batch, 2\), got \(batch, 1\)"):
+            layer.initialize(torch.randn(50, 1))
+    with pytest.raises(ValueError, match=r"got \(batch, 1\)"):
+        ActNorm(2).initialize_inverse(torch.randn(50, 1))
+
+
+# --- what somebody else's bijection may do -----------------------------------------------------
+
+
+class Twice:
+    """A mixin that changes both directions."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z * 2, log_det + z.shape[1] * math.log(2)
+
+    def inverse(self, z, context=None):
+        x, log_det = super().inverse(z / 2, context)
+        return x, log_det - z.shape[1] * math.log(2)
+
+
+class TwiceAffine(Twice, ElementwiseAffine):
+    pass
+
+
+class Above(Softplus):
+    """A subclass with another domain, which calls its parent."""
+
+    latent_domain = (1, math.inf)
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z + 1, log_det
+
+    def inverse(self, z, context=None):
+        return super().inverse(z - 1, context)
+
+
+def test_a_mixin_is_heard_in_both_directions():
+    flow = Flow(randomize(TwiceAffine(2)), StandardNormal(2)).double()
+    x, log_p = flow.rsample_and_log_prob(9)
+    torch.testing.assert_close(flow.log_prob(x), log_p)
+    with pytest.raises(ValueError, match="TwiceAffine: expected shape"):
+        flow.bijection.inverse(torch.zeros(2, 3, dtype=torch.float64))
+
+
+def test_a_subclass_that_calls_its_parent_is_checked_once_by_its_own_domain():
+    f, x = Above(), torch.randn(5, 2)
+    z, _ = f(x)
+    torch.testing.assert_close(f.inverse(z)[0], x)
+    torch.testing.assert_close(f.unchecked_inverse(z)[0], x)
+    with pytest.raises(ValueError, match="Above: expected values strictly between 1 and inf"):
+        f.inverse(torch.full((1, 2), 0.5))
+
+
+def test_an_inverse_that_is_replaced_later_is_the_one_that_is_called(monkeypatch):
+    flow, calls = Flow(ElementwiseAffine(2), StandardNormal(2)), []
+    ours = flow.bijection.inverse
+    flow.bijection.inverse = lambda z, context=None: calls.append(1) or ours(z, context)
+    flow.sample(3)
+    assert calls == [1]
+    del flow.bijection.inverse
+    theirs = ElementwiseAffine.inverse
+    patched = lambda self, z, context=None: calls.append(2) or theirs(self, z, context)  # noqa: E731
+    monkeypatch.setattr(ElementwiseAffine, "inverse", patched)
+    flow.sample(3)
+    assert calls == [1, 2]
+
+
+def test_options_of_ones_own_pass_the_door():
+    class Steps(ElementwiseAffine):
+        def forward(self, x, context=None, *, gain=1.0):
+            return x * gain, x.new_zeros(len(x))
+
+        def inverse(self, z, context=None, *, steps=10):
+            return z * steps, z.new_zeros(len(z))
+
+    x = torch.ones(1, 2)
+    assert Steps(2)(x, gain=3.0)[0].tolist() == [[3.0, 3.0]]
+    assert Steps(2).inverse(x, steps=2)[0].tolist() == [[2.0, 2.0]]
+
+
+def test_a_base_may_say_its_shape_as_a_list():
+    class Base(StandardNormal):
+        def __init__(self):
+            super().__init__(2)
+            self.event_shape = [2]
+
+        def log_prob(self, z):
+            return -0.5 * z.square().sum(-1)
+
+    assert Flow(LULinear(2), Base()).event_shape == (2,)
+    with pytest.raises(ValueError, match="changes the shape sets event_shape and latent_shape"):
+        Flow(Adds(), StandardNormal(4), (2, 2))
 
 
 def test_doors_count_their_looks(monkeypatch):
@@ -655,3 +778,44 @@ def test_a_state_that_is_loaded_decides_which_halves_are_slices():
         x = torch.randn(4, 6)
         assert torch.equal(twin(x)[0], second(x)[0])
         assert twin.is_prepared
+
+
+def test_buffers_that_are_changed_in_place_are_prepared_anew():
+    """As DistributedDataParallel and averages of weights change them."""
+    first, second = (Coupling(half_mask(6, second=s), MLP(3, 8, 6), Affine(3)) for s in (0, 1))
+    randomize(second)
+    state = first.state_dict()
+    with torch.no_grad():
+        for name, value in second.state_dict().items():
+            state[name].copy_(value)
+    x = torch.randn(4, 6)
+    assert torch.equal(first(x)[0], second(x)[0])
+    average = torch.optim.swa_utils.AveragedModel(structured(0), use_buffers=True)
+    other, x = structured(1), torch.randn(4, 6, dtype=torch.float64)
+    average.update_parameters(other)
+    torch.testing.assert_close(average.module(x)[0], other(x)[0])
+
+
+def test_a_model_on_meta_gets_its_memory_and_its_state_later():
+    expected = structured(0)
+    late = structured(1).to("meta").to_empty(device="cpu")
+    late.load_state_dict(expected.state_dict())
+    x = torch.randn(4, 6, dtype=torch.float64)
+    torch.testing.assert_close(late(x)[0], expected(x)[0])
+    assert all(m.is_prepared for m in late if isinstance(m, Structured))
+
+
+def test_several_structures_of_one_module():
+    class More(Permutation):
+        def __init__(self, order):
+            super().__init__(order)
+            self.register_structure(extra=torch.arange(3))
+
+        def check_structure(self, **loaded):
+            super().check_structure(**loaded)
+            assert sorted(loaded) == ["extra", "order"]
+
+    more, twin = More([2, 0, 1]), More([1, 0, 2])
+    twin.load_state_dict(more.state_dict())
+    assert twin.order.tolist() == [2, 0, 1]
+    assert twin.is_prepared

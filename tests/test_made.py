@@ -225,6 +225,39 @@ def test_a_state_of_other_widths_or_too_coarse_is_refused():
     assert torch.equal(made.wiring, wiring)
 
 
+def test_masks_of_another_model_than_the_ranks_are_refused():
+    one, two = (BernoulliMADE(6, (9,), order="random", generator=gen(s)) for s in (0, 1))
+    two.made.layers.load_state_dict(one.made.layers.state_dict())
+    with pytest.raises(ValueError, match="masks are not those of its ranks and degrees"):
+        two.sample(3)
+    two.load_state_dict(one.state_dict())
+    assert two.sample(3).shape == (3, 6)
+    with pytest.raises(ValueError, match="saved ranks and degrees"):
+        two.load_state_dict({**two.state_dict(), "made.wiring": torch.zeros(1, 15).long()})
+
+
+def test_ranks_that_are_changed_in_place_are_those_of_the_draws():
+    one, two = (BernoulliMADE(6, (9,), order="random", generator=gen(s)) for s in (0, 1))
+    randomize(one), randomize(two, 1)
+    state = two.state_dict()
+    for name, value in one.state_dict().items():
+        state[name].copy_(value)
+    x, log_p = two.sample_and_log_prob(20, generator=gen(3))
+    assert torch.equal(x, one.sample(20, generator=gen(3)))
+    torch.testing.assert_close(log_p, one.log_prob(x))
+
+
+def test_wide_blocks_follow_a_mask_that_is_changed_in_place(monkeypatch):
+    monkeypatch.setattr("flowlib.made.WIDE", 0)
+    one, two = (randomize(MADE(9, (16,), order=order)) for order in ("natural", "reversed"))
+    x = torch.randn(3, 9).double()
+    two(x)
+    state = two.state_dict()
+    for name, value in one.state_dict().items():
+        state[name].copy_(value)
+    torch.testing.assert_close(two(x), one(x))
+
+
 def test_cut_pairs_are_named():
     with pytest.warns(UserWarning, match=r"cut off output 2 from input 1.* \[2\] units .* 1 to 3"):
         MADE(4, (2,), degrees=[[2, 3]])

@@ -196,6 +196,11 @@ def test_bad_arguments(argument):
         fit(linear_flow(2), torch.randn(20, 2), **argument)
 
 
+def test_what_is_no_density_is_refused():
+    with pytest.raises(TypeError, match="expected a Density such as a Flow, got a Linear"):
+        fit(torch.nn.Linear(2, 2), torch.randn(9, 2))
+
+
 def test_a_list_is_no_data():
     with pytest.raises(TypeError, match="got list"):
         fit(linear_flow(2), [[0.0, 1.0]])
@@ -368,7 +373,7 @@ def test_it_trains_where_the_caller_has_switched_gradients_off():
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
     options = {
-        "steps": np.int64(4), "batch_size": np.int32(8), "lr": np.float64(0.01),
+        "steps": np.array(4), "batch_size": np.int32(8), "lr": np.float64(0.01),
         "clip_norm": np.float32(1), "seed": np.int64(3), "eval_every": np.int64(2),
         "checkpoint": tmp_path / "run.pt",
     }  # fmt: skip
