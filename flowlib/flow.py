@@ -120,7 +120,8 @@ class Bijection(nn.Module, ABC):
         """:meth:`unchecked` on what another map has made: only its :attr:`domain` is checked."""
         if self.domain is not None:
             require_inside(type(self).__name__, "values", x, self.domain)
-        return self.unchecked(x, context)
+        made: tuple[Tensor, Tensor] = nn.Module.__call__(self, x, context)
+        return made
 
     def after_inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """:meth:`unchecked_inverse` after another map: only :attr:`latent_domain` is checked."""
@@ -582,8 +583,8 @@ class Flow(Density):
         """Base draws in one batch, what becomes of them in their shape, ``log|det dx/dz|``."""
         lead = as_sample_shape(n)
         require_context(where, context, self.context_dim)
-        self._require_own_dtype(where, context=context)
         if context is not None:
+            self._require_own_dtype(where, context=context)
             lead = torch.Size((*lead, *context.shape[:-1]))
             context = context.expand(*lead, -1).reshape(math.prod(lead), context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)

@@ -479,11 +479,19 @@ class _Autoregression:
             for k, end in enumerate(ends[rank:stop]):
                 self._compute_hidden(k)
                 values, term = step(self.schedule.by_rank[self.at : end], self._parameters(k, end))
-                self._require(values, term, end - self.at)
-                judged = judged and term is not None
-                if term is not None:
+                shape = (self.rows, end - self.at)
+                if values.shape != shape or (term is not None and term.shape != shape):
+                    got = [None if part is None else tuple(part.shape) for part in (values, term)]
+                    raise ValueError(
+                        "autoregress: expected step to return values and logarithms of shape "
+                        f"{shape}, got {got[0]} and {got[1]}"
+                    )
+                if term is None:
+                    judged = False
+                else:
                     terms.append(term)
-                self._learn(values, end)
+                self.known[0] = torch.cat([self.known[0], values.T.to(self.known[0])])
+                self.at = end
             self._end_stage()
             rank = stop
         x = torch.cat(self.finished or self.known[:1])
@@ -536,18 +544,6 @@ class _Autoregression:
         for layer in direct:
             params = params + layer.compute(k + 1, self.known[0])
         return params.reshape(end - self.at, self.per, self.rows).permute(2, 1, 0)
-
-    def _require(self, values: Tensor, term: Tensor | None, count: int) -> None:
-        for part in (values, term):
-            if part is not None and part.shape != (self.rows, count):
-                raise ValueError(
-                    f"autoregress: expected step to return values and logarithms of shape "
-                    f"{(self.rows, count)}, got {tuple(part.shape)}"
-                )
-
-    def _learn(self, values: Tensor, end: int) -> None:
-        self.known[0] = torch.cat([self.known[0], values.T.to(self.known[0])])
-        self.at = end
 
     def _end_stage(self) -> None:
         """Put what is known into the constants of the units to come, and forget it."""

@@ -24,12 +24,23 @@ class Structured(nn.Module):
     every call, and checks what is loaded in :meth:`check_structure`. What is faster when it is
     prepared in Python (sizes, lists, orders) it prepares in :meth:`prepare`, and uses only while
     :attr:`is_prepared`: under ``functional_call`` other buffers may stand in their place.
+
+    Example:
+        >>> class Reversed(Structured):
+        ...     def __init__(self, dim):
+        ...         super().__init__()
+        ...         self.register_structure(order=torch.arange(dim).flip(0))
+        ...     def forward(self, x):
+        ...         return x[:, self.order]
+        >>> layer = Reversed(3)
+        >>> layer(torch.tensor([[1, 2, 3]])).tolist(), list(layer.state_dict())
+        ([[3, 2, 1]], ['order'])
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._structure: tuple[str, ...] = ()
-        self._prepared_for: list[tuple[Tensor, int]] = []
+        self._prepared_for: tuple[tuple[str, Tensor, int], ...] = ()
 
     def register_structure(self, **buffers: Tensor) -> None:
         """Make buffers of these tensors and prepare what depends on them."""
@@ -54,29 +65,27 @@ class Structured(nn.Module):
         If they have been changed in place, as DistributedDataParallel and averages of weights do,
         they are prepared anew.
         """
-        now = [getattr(self, name) for name in self._structure]
-        before = self._prepared_for
-        if len(before) != len(now) or any(
-            b is not n for (b, _), n in zip(before, now, strict=True)
-        ):
-            return False
-        if not torch.compiler.is_compiling() and any(
-            b[1] != changes(n) for b, n in zip(before, now, strict=True)
-        ):
+        changed = False
+        for name, value, count in self._prepared_for:
+            if self._buffers[name] is not value:
+                return False
+            # compiled code must not ask for the count, and has the buffers as they were
+            changed |= not torch.compiler.is_compiling() and changes(value) != count
+        if changed:
             self._prepare()
         return bool(self._prepared_for)
 
     def _prepare(self) -> None:
-        now = [getattr(self, name) for name in self._structure]
-        self._prepared_for = []
-        if all(seen(value.sum()) is not None for value in now):
+        now = [(name, getattr(self, name)) for name in self._structure]
+        self._prepared_for = ()
+        if all(seen(value.sum()) is not None for _, value in now):
             self.prepare()
-            self._prepared_for = [(value, changes(value)) for value in now]
+            self._prepared_for = tuple((name, value, changes(value)) for name, value in now)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         had_values = not any(getattr(self, name).is_meta for name in self._structure)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._prepared_for = []
+        self._prepared_for = ()
         if had_values:  # the same, on another device or of another dtype
             self._prepare()
         return self

@@ -625,8 +625,14 @@ def test_one_coordinate_is_a_coin():
         (lambda: MADE((2, 3)), r"a whole dim of 1 or more, got \(2, 3\)"),
         (lambda: cyclic_degrees(0, 1, 3), "positive width and low <= high, got 0, 1 and 3"),
         (lambda: random_degrees(3, 3, 2), "got 3, 3 and 2"),
-        (lambda: MADE(3).autoregress(lambda d, p: (p, None), 5), r"shape \(5, 1\), got \(5, 1, 1"),
-        (lambda: MADE(3).autoregress(lambda d, p: (p[:, 0], p), 5), r"shape \(5, 1\), got \(5, 1,"),
+        (
+            lambda: MADE(3).autoregress(lambda d, p: (p, None), 5),
+            r"shape \(5, 1\), got \(5, 1, 1\) and None",
+        ),
+        (
+            lambda: MADE(3).autoregress(lambda d, p: (p[:, 0], p), 5),
+            r"shape \(5, 1\), got \(5, 1\) and \(5, 1, 1\)",
+        ),
         (lambda: MADE(3).autoregress(None, 5, given=torch.zeros(4, 1)), "of 5 rows"),
         (
             lambda: MADE(3).autoregress(None, 5, given=torch.zeros(5, 4)),
