@@ -200,13 +200,23 @@ def seen(values: Tensor) -> Any:
     """
     if _hidden(values):
         return None
-    try:
-        found = values.tolist()
-    except RuntimeError:  # under vmap, and of a fake tensor, PyTorch refuses to show them
+    found = _shown(values)
+    if found is None:
         return None
     items = found if isinstance(found, list) else [found]
     # a symbolic trace gives symbols instead of numbers
     return found if all(isinstance(item, bool | int | float) for item in items) else None
+
+
+def _shown(values: Tensor) -> Any:
+    try:
+        return values.tolist()
+    except RuntimeError:
+        pass  # older versions of PyTorch give numbers under grad, and no lists
+    try:
+        return [v.item() for v in values] if values.dim() else values.item()
+    except RuntimeError:  # under vmap, and of a fake tensor, PyTorch refuses to show them
+        return None
 
 
 def _hidden(x: Tensor) -> bool:
@@ -222,7 +232,7 @@ def require_finite(where: str, name: str, x: Tensor) -> None:
     if finite.all():
         return  # only the sum is not
     bad = (~finite).nonzero()
-    first = tuple(bad[0].tolist())
+    first = tuple(seen(bad[0]))
     raise ValueError(
         f"{where}: expected finite values, got {x[first].item()} at {name}{list(first)}"
         f" ({len(bad)} of {x.numel()} are not finite)"

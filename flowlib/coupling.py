@@ -220,7 +220,7 @@ class Coupling(_CouplingLayer):
                 f"Coupling: expected a mask with {self.n_kept} coordinates kept in the place of "
                 f"the module's own, got {int(self.kept.sum())}"
             )
-        return self.kept.argsort(descending=True, stable=True)
+        return self.kept.sort(descending=True, stable=True).indices
 
     def _transformed(
         self,

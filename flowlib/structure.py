@@ -73,7 +73,7 @@ class Structured(nn.Module):
             changed |= not torch.compiler.is_compiling() and changes(value) != count
         if changed:
             self._prepare()
-        return bool(self._prepared_for)
+        return len(self._prepared_for) > 0
 
     def _prepare(self) -> None:
         now = [(name, getattr(self, name)) for name in self._structure]
