@@ -210,11 +210,11 @@ def seen(values: Tensor) -> Any:
 
 def _shown(values: Tensor) -> Any:
     try:
-        return values.tolist()
+        return values.tolist() if values.dim() else values.item()
     except RuntimeError:
         pass  # older versions of PyTorch give numbers under grad, and no lists
     try:
-        return [v.item() for v in values] if values.dim() else values.item()
+        return [v.item() for v in values] if values.dim() else None
     except RuntimeError:  # under vmap, and of a fake tensor, PyTorch refuses to show them
         return None
 

@@ -622,8 +622,9 @@ def test_a_base_may_say_its_shape_as_a_list():
 def test_doors_count_their_looks(monkeypatch):
     """On a GPU each look at a value waits for the device."""
     looks = []
-    tolist = torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: looks.append(1) or tolist(x))
+    for name in ("tolist", "item", "__bool__", "__float__"):
+        look = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, f=look: looks.append(1) or f(x))
     picture = ImageRealNVP((1, 4, 4), hidden=2)
     for flow, x in ((picture, torch.rand(3, 1, 4, 4)), (RealNVP(4), torch.rand(3, 4))):
         looks.clear()
