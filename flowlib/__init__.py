@@ -1,6 +1,6 @@
 """flowlib: normalizing flows in PyTorch, the library under the book."""
 
-from flowlib.bases import DiagonalNormal, MultivariateNormal, StandardNormal
+from flowlib.bases import DiagonalNormal, DistributionBase, MultivariateNormal, StandardNormal
 from flowlib.checks import holds
 from flowlib.coupling import (
     NICE,
@@ -44,6 +44,7 @@ from flowlib.structure import Structured
 from flowlib.trained import pretrained
 from flowlib.training import History, TrainingOptions, fit, fit_variational
 from flowlib.transformers import Additive, Affine, Transformer
+from flowlib.units import ContextNorm
 
 __all__ = [
     "MADE",
@@ -56,11 +57,13 @@ __all__ = [
     "BernoulliMADE",
     "Bijection",
     "Compose",
+    "ContextNorm",
     "ConvNet",
     "Coupling",
     "Density",
     "Dequantize",
     "DiagonalNormal",
+    "DistributionBase",
     "Elementwise",
     "ElementwiseAffine",
     "FactorOut",

@@ -1,21 +1,30 @@
 """Base densities: what a flow maps its data to.
 
 A base is a module with an ``event_shape``, a ``log_prob`` from ``(..., *event)`` to ``(...)``, and
-a ``sample`` that takes a number or a shape of draws and a generator. These are the normal ones.
+a ``sample`` that takes a number or a shape of draws and a generator. These are the normal ones, and
+one that makes a base of a distribution of PyTorch's.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
 
-from flowlib.arguments import as_event_shape, as_floats, as_sample_shape, require_event
+from flowlib.arguments import (
+    as_event_shape,
+    as_floats,
+    as_sample_shape,
+    require_event,
+    seen,
+)
 
-__all__ = ["DiagonalNormal", "MultivariateNormal", "StandardNormal"]
+__all__ = ["DiagonalNormal", "DistributionBase", "MultivariateNormal", "StandardNormal"]
 
 
 class StandardNormal(nn.Module):
@@ -76,7 +85,7 @@ class DiagonalNormal(nn.Module):
         super().__init__()
         loc, scale = as_floats("DiagonalNormal", loc=loc, scale=scale)
         self.event_shape = as_event_shape(loc.shape)
-        if scale.shape != loc.shape or not (scale > 0).all():
+        if scale.shape != loc.shape or seen((scale > 0).all()) is False:
             raise ValueError(
                 f"DiagonalNormal: expected a positive scale of shape {tuple(loc.shape)}, "
                 f"got {scale.tolist()} of shape {tuple(scale.shape)}"
@@ -130,7 +139,8 @@ class MultivariateNormal(nn.Module):
                 f"got {tuple(loc.shape)} and {tuple(covariance.shape)}"
             )
         factor, failed = torch.linalg.cholesky_ex(covariance)
-        if failed or not torch.allclose(covariance, covariance.T):
+        symmetric = torch.isclose(covariance, covariance.T).all()
+        if seen(failed) or seen(symmetric) is False:
             raise ValueError(
                 "MultivariateNormal: expected a symmetric, positive definite covariance, "
                 f"got {covariance.tolist()}"
@@ -153,6 +163,127 @@ class MultivariateNormal(nn.Module):
         """``n + (D,)`` independent draws."""
         draws = standard_draws(self.loc, n, self.event_shape, generator)
         return self.loc + draws @ self.scale_tril.T
+
+
+class DistributionBase(nn.Module):
+    """A ``torch.distributions.Distribution`` as a base, which stays as given.
+
+    Its tensors become buffers of this module: they move, are cast and are saved with the flow.
+    Outside the distribution's support the log-density is minus infinity.
+
+    Args:
+        distribution: one of vectors or arrays, without a batch shape, such as
+            ``Independent(Normal(loc, scale), 1)``, ``MultivariateNormal(loc, covariance)`` or a
+            ``MixtureSameFamily`` of these.
+
+    Raises:
+        TypeError: if it is not a distribution.
+        ValueError: if it has a batch shape or no event shape, gives single values a probability, or
+            has parameters that are to be trained.
+
+    Example:
+        >>> from torch.distributions import Independent, Laplace
+        >>> base = DistributionBase(Independent(Laplace(torch.zeros(2), torch.ones(2)), 1))
+        >>> round(base.log_prob(torch.zeros(2)).exp().item(), 4), base.sample(3).shape
+        (0.25, torch.Size([3, 2]))
+    """
+
+    inside: Tensor
+
+    def __init__(self, distribution: Distribution) -> None:
+        super().__init__()
+        if not isinstance(distribution, Distribution):
+            kind = type(distribution).__name__
+            raise TypeError(f"DistributionBase: expected a torch Distribution, got a {kind}")
+        _require_one_density(distribution)
+        self.event_shape = torch.Size(distribution.event_shape)
+        if any(vars(owner)[key].requires_grad for owner, key in _tensors_of(distribution)):
+            raise ValueError(
+                f"DistributionBase: expected a {type(distribution).__name__} that stays as it is, "
+                "got one with a gradient; a map before the base, such as ElementwiseAffine or "
+                "LULinear, learns its mean and spread"
+            )
+        self.distribution = copy.deepcopy(distribution)
+        self._kept: list[tuple[Any, str, str]] = []
+        for owner, key in _tensors_of(self.distribution):
+            self._kept.append((owner, key, f"{key.strip('_')}_{len(self._kept)}"))
+            self.register_buffer(self._kept[-1][-1], vars(owner)[key].clone())
+        # a point to put in the place of those outside, where a formula may have no number
+        self.register_buffer("inside", distribution.sample(), persistent=False)
+
+    def _current(self) -> Distribution:
+        """The distribution with this module's buffers, wherever and of whichever dtype they are."""
+        for owner, key in _tensors_of(self.distribution):
+            del vars(owner)[key]  # what it has computed from them and kept, too
+        for owner, key, name in self._kept:
+            vars(owner)[key] = self._buffers[name]
+        return self.distribution
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., *event)`` to ``(...)``."""
+        require_event("DistributionBase", z, self.event_shape, "z")
+        distribution = self._current()
+        support: Any = distribution.support
+        found = support.check(z)
+        outside = ~found.reshape(*found.shape, *(1 for _ in self.event_shape))
+        log_p: Tensor = distribution.log_prob(torch.where(outside, self.inside, z))
+        return log_p.masked_fill(~found, -math.inf)
+
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + event`` independent draws.
+
+        PyTorch's distributions take no generator: a given one seeds its global one for these draws.
+        """
+        shape, distribution = as_sample_shape(n), self._current()
+        if generator is None:
+            return distribution.sample(shape)
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        device = self.inside.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.random.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            return distribution.sample(shape)
+
+
+def _require_one_density(distribution: Distribution) -> None:
+    name, batch = type(distribution).__name__, tuple(distribution.batch_shape)
+    if batch:
+        raise ValueError(
+            f"DistributionBase: expected one distribution, got a batch {batch} of {name}; "
+            f"torch.distributions.Independent(..., {len(batch)}) makes one of them"
+        )
+    if not distribution.event_shape:
+        raise ValueError(
+            f"DistributionBase: expected a distribution of vectors, got {name} of single numbers; "
+            "Independent(..., 1) of one with parameters of shape (1,) is of vectors"
+        )
+    support: Any = distribution.support
+    if support.is_discrete:
+        raise ValueError(f"DistributionBase: expected a density, got {name}, which is discrete")
+
+
+def _tensors_of(distribution: Distribution) -> list[tuple[Any, str]]:
+    """What a distribution is made of, and the names under which it keeps tensors of floats."""
+    places: list[tuple[Any, str]] = []
+    parts: list[Any] = [distribution]
+    met: set[int] = set()
+    while parts:
+        owner = parts.pop()
+        if id(owner) in met:  # a transform and its inverse know each other
+            continue
+        met.add(id(owner))
+        for key, value in vars(owner).items():
+            if isinstance(value, Tensor):
+                places += [(owner, key)] if value.is_floating_point() else []
+            elif isinstance(value, list | tuple):
+                parts += [part for part in value if isinstance(part, Distribution | Transform)]
+            elif isinstance(value, Distribution | Transform):
+                parts.append(value)
+    return places
 
 
 def standard_draws(

@@ -28,7 +28,7 @@ from flowlib.flow import Bijection, Compose, Flow, sum_event
 from flowlib.maps import ElementwiseAffine, Permutation
 from flowlib.nn import MLP
 from flowlib.normalization import ActNorm
-from flowlib.structure import Structured
+from flowlib.structure import Structured, on_cpu
 from flowlib.transformers import Additive, Affine, Transformer
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
 # --- masks: True is kept ------------------------------------------------------------------
 
 
+@on_cpu
 def alternating_mask(dim: int, offset: int = 0) -> Tensor:
     """Every second coordinate, from ``offset`` 0 or 1 on.
 
@@ -56,6 +57,7 @@ def alternating_mask(dim: int, offset: int = 0) -> Tensor:
     return torch.arange(dim) % 2 == offset % 2
 
 
+@on_cpu
 def half_mask(dim: int, second: bool = False) -> Tensor:
     """The first ``dim // 2`` coordinates, or the rest.
 
@@ -67,6 +69,7 @@ def half_mask(dim: int, second: bool = False) -> Tensor:
     return (torch.arange(dim) < dim // 2) != second
 
 
+@on_cpu
 def random_mask(dim: int, generator: torch.Generator | None = None) -> Tensor:
     """Any ``dim // 2`` of the coordinates.
 
@@ -90,7 +93,7 @@ class _CouplingLayer(Bijection, Structured):
 
     def __init__(self, mask: Tensor, conditioner: nn.Module, transformer: nn.Module) -> None:
         super().__init__()
-        mask = torch.as_tensor(mask)
+        mask = mask if isinstance(mask, Tensor) else torch.as_tensor(mask, device="cpu")
         if mask.dim() < 1 or mask.dtype != torch.bool or mask.all() or not mask.any():
             raise ValueError(
                 f"{type(self).__name__}: expected a mask of bools of an event's shape, some True "

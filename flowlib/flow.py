@@ -23,6 +23,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from flowlib.arguments import (
     as_count,
@@ -35,6 +36,8 @@ from flowlib.arguments import (
     require_inside,
     require_tensor,
 )
+from flowlib.bases import DistributionBase
+from flowlib.units import ContextNorm
 
 __all__ = [
     "Bijection",
@@ -94,7 +97,8 @@ class Bijection(nn.Module, ABC):
         self, x: Tensor, context: Tensor | None = None, **options: Any
     ) -> tuple[Tensor, Tensor]:
         self._check("x", x, context, self.forward_shape, self.domain)
-        return self.unchecked(x, context, **options)
+        z, log_det = self.unchecked(x, context, **options)
+        return z, self.require_log_det(log_det, len(x))
 
     def unchecked(
         self, x: Tensor, context: Tensor | None = None, **options: Any
@@ -184,6 +188,19 @@ class Bijection(nn.Module, ABC):
         """
         return None
 
+    def require_log_det(self, log_det: Tensor, rows: int) -> Tensor:
+        """What a map has returned as its log-determinant, if it is one number a row.
+
+        Raises:
+            ValueError: if it is not; broadcasting would make something else of it.
+        """
+        if log_det.shape != (rows,):
+            raise ValueError(
+                f"{type(self).__name__}: expected a log-determinant of shape ({rows},) from its "
+                f"forward and its inverse, got {tuple(log_det.shape)}"
+            )
+        return log_det
+
     def _check(
         self,
         name: str,
@@ -219,6 +236,8 @@ def _checked(inverse: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tup
     ) -> tuple[Tensor, Tensor]:
         if type(self).inverse is checked:  # and not called by a subclass as super().inverse
             self._check("z", z, context, self.inverse_shape, self.latent_domain)
+            x, log_det = inverse(self, z, context, **options)
+            return x, self.require_log_det(log_det, len(z))
         return inverse(self, z, context, **options)
 
     return checked
@@ -280,14 +299,14 @@ class Compose(Bijection):
         for k, bijection in enumerate(self.bijections):
             # what meets the first map has been checked at the door
             x, term = (bijection.after if k else bijection.unchecked)(x, context)
-            terms.append(term)
+            terms.append(bijection.require_log_det(term, len(x)))
         return x, functools.reduce(operator.add, terms) if terms else x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
         for k, bijection in enumerate(reversed(self.bijections)):
             z, term = (bijection.after_inverse if k else bijection.unchecked_inverse)(z, context)
-            terms.append(term)
+            terms.append(bijection.require_log_det(term, len(z)))
         return z, functools.reduce(operator.add, terms) if terms else z.new_zeros(z.shape[0])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -398,15 +417,23 @@ class Elementwise(Bijection):
 class Density(nn.Module, ABC):
     """What :func:`flowlib.fit` trains: a density with a ``log_prob``, that one can sample from.
 
-    Subclasses implement :meth:`log_prob` and :meth:`sample`, and set the two attributes.
+    Subclasses implement :meth:`log_prob` and :meth:`sample`, and set the two attributes. Called as
+    a module, ``density(x, context)``, it returns ``log_prob``: what wraps a module's ``forward``,
+    as ``torch.nn.parallel.DistributedDataParallel`` does, wraps that.
 
     Attributes:
         event_shape: the shape of one data point.
         context_dim: the size of the context that it must be given, 0 if it takes no context.
+        discrete: whether it gives probabilities to single values, and is no density on numbers.
     """
 
     event_shape: torch.Size
     context_dim: int
+    discrete: bool = False
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """:meth:`log_prob`."""
+        return self.log_prob(x, context)
 
     @abstractmethod
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -423,6 +450,25 @@ class Density(nn.Module, ABC):
 
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
         """Set data-dependent starting values from a batch; most densities have none."""
+        if context is not None:
+            self.initialize_context(context)
+
+    def initialize_context(self, context: Tensor) -> None:
+        """Take the means and deviations of contexts from rows ``(rows, C)``.
+
+        :meth:`initialize` does so from its batch. To give more rows, call this before.
+        """
+        norm = getattr(self, "context_norm", None)
+        if norm is not None:
+            norm.initialize(context)
+
+    def in_own_units(self, context: Tensor | None) -> Tensor | None:
+        """A context as the networks get it."""
+        if context is None:
+            return None
+        norm: Any = self.context_norm
+        made: Tensor = norm(context)
+        return made
 
     def check_values(self, where: str, name: str, x: Tensor) -> None:
         """Raise ``ValueError`` if ``x`` has values that this density cannot take.
@@ -458,7 +504,8 @@ class Flow(Density):
     Args:
         bijection: the map ``f: x -> z``.
         base: the latent density, a module with ``event_shape``, ``log_prob`` and ``sample``,
-            such as :class:`StandardNormal`.
+            such as :class:`StandardNormal`; or a ``torch.distributions.Distribution``, of which
+            :class:`DistributionBase` makes one.
         event_shape: the shape of one data point, if it is not that of a latent point.
         context_dim: the size of the context that the bijection is given, 0 if it takes no context.
 
@@ -484,7 +531,7 @@ class Flow(Density):
     def __init__(
         self,
         bijection: Bijection,
-        base: nn.Module,
+        base: nn.Module | Distribution,
         event_shape: int | Sequence[int] | None = None,
         *,
         context_dim: int = 0,
@@ -492,6 +539,8 @@ class Flow(Density):
         super().__init__()
         if not isinstance(bijection, Bijection):
             raise TypeError(f"Flow: expected a Bijection, got a {type(bijection).__name__}")
+        if isinstance(base, Distribution):
+            base = DistributionBase(base)
         for name in ("event_shape", "log_prob", "sample"):
             if not hasattr(base, name):
                 raise TypeError(f"Flow: the base, a {type(base).__name__}, has no {name}")
@@ -514,6 +563,7 @@ class Flow(Density):
                 f"Flow: expected context_dim to be what the bijection uses, got {context_dim}, and "
                 f"the {type(bijection).__name__} uses {uses}"
             )
+        self.context_norm = ContextNorm(self.context_dim) if self.context_dim else None
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density in nats.
@@ -534,8 +584,10 @@ class Flow(Density):
         self._require("log_prob", "x", x, self.event_shape)
         require_context("log_prob", context, self.context_dim)
         self._require_own_dtype("log_prob", x=x, context=context)
+        context = self.in_own_units(context)
         x, context, lead = self._paired(x, context, self.event_shape)
         z, log_det = self.bijection.unchecked(x, context)
+        self.bijection.require_log_det(log_det, len(x))
         log_prob: Tensor = self.base.log_prob(z) + log_det
         return log_prob.reshape(lead)
 
@@ -588,17 +640,23 @@ class Flow(Density):
         """Base draws in one batch, what becomes of them in their shape, ``log|det dx/dz|``."""
         lead = as_sample_shape(n)
         require_context(where, context, self.context_dim)
+        self._require_own_dtype(where, context=context)
+        context = self.in_own_units(context)
         if context is not None:
-            self._require_own_dtype(where, context=context)
             lead = torch.Size((*lead, *context.shape[:-1]))
             context = context.expand(*lead, -1).reshape(math.prod(lead), context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
         x, log_det = self.bijection.after_inverse(z, context)
+        self.bijection.require_log_det(log_det, len(z))
         return z, x.reshape(*lead, *self.event_shape), log_det
 
     @torch.no_grad()
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
-        """Let every layer set its data-dependent start from a batch ``(batch, *event)``."""
+        """Let every layer set its data-dependent start from a batch ``(batch, *event)``.
+
+        A context gets the units in which the layers will see it, from then on in every method: see
+        :class:`~flowlib.units.ContextNorm`.
+        """
         self._require("initialize", "batch", batch, self.event_shape)
         require_context("initialize", context, self.context_dim)
         self._require_own_dtype("initialize", batch=batch, context=context)
@@ -606,7 +664,8 @@ class Flow(Density):
             raise ValueError(
                 f"initialize: expected one batch dimension, got shape {tuple(batch.shape)}"
             )
-        self.bijection.initialize(batch, context)
+        super().initialize(batch, context)
+        self.bijection.initialize(batch, self.in_own_units(context))
 
     def check_values(self, where: str, name: str, x: Tensor) -> None:
         if self.bijection.domain is None:

@@ -25,6 +25,7 @@ from flowlib.flow import Bijection, Compose, Elementwise, Flow
 from flowlib.maps import Logit
 from flowlib.nn import ConvNet
 from flowlib.normalization import ActNorm
+from flowlib.structure import on_cpu
 from flowlib.transformers import Affine
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 # --- who moves ------------------------------------------------------------------------------
 
 
+@on_cpu
 def checkerboard_mask(event_shape: Sequence[int], offset: int = 0) -> Tensor:
     """``(C, H, W)``, bool: the fields of one colour, in every channel alike.
 

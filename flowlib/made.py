@@ -40,6 +40,7 @@ from flowlib.arguments import (
 from flowlib.flow import Density
 from flowlib.masks import choose_degrees, cut_pairs, hidden_mask, output_mask, ranks_of
 from flowlib.structure import Structured, changes
+from flowlib.units import ContextNorm
 
 __all__ = ["MADE", "BernoulliMADE", "MaskedLinear"]
 
@@ -110,7 +111,7 @@ class MaskedLinear(nn.Linear, Structured):
     mask: Tensor
 
     def __init__(self, mask: Any, bias: bool = True, *, n_blocks: int = 4) -> None:
-        mask = torch.as_tensor(mask)
+        mask = mask if isinstance(mask, Tensor) else torch.as_tensor(mask, device="cpu")
         if mask.dim() not in (2, 3) or not ((mask == 0) | (mask == 1)).all():
             raise ValueError(
                 "MaskedLinear: expected a mask (outputs, inputs) of zeros and ones, or several, "
@@ -123,6 +124,7 @@ class MaskedLinear(nn.Linear, Structured):
         links = mask.reshape(-1, outputs, inputs).sum(2).mean(0)
         grown = (inputs / links.clamp(min=1)).sqrt()
         with torch.no_grad():
+            grown = grown.to(self.weight.device)
             self.weight.mul_(grown[:, None])
             if bias:
                 self.bias.mul_(grown)
@@ -641,6 +643,8 @@ class BernoulliMADE(Density):
     Source: Germain et al. (2015), sections 3, 4.2 and 4.3.
     """
 
+    discrete = True
+
     def __init__(
         self,
         dim: int,
@@ -669,6 +673,7 @@ class BernoulliMADE(Density):
         self.n_masks = self.made.n_masks
         self.event_shape = self.made.event_shape
         self.context_dim = self.made.context_dim
+        self.context_norm = ContextNorm(self.context_dim) if self.context_dim else None
 
     def log_prob(
         self,
@@ -859,9 +864,10 @@ class BernoulliMADE(Density):
         """Rows of zeros and ones in the weights' dtype, rows of context, their leading shape."""
         self._require("BernoulliMADE", name, x, (size,))
         require_context("BernoulliMADE", context, self.context_dim)
-        x, context, lead = self._paired(x, context, (size,))
         dtype = self._weight.dtype
-        return x.to(dtype), None if context is None else context.to(dtype), lead
+        context = None if context is None else self.in_own_units(context.to(dtype))
+        x, context, lead = self._paired(x, context, (size,))
+        return x.to(dtype), context, lead
 
 
 def _bernoulli_step(generator: torch.Generator | None, judged: bool) -> Step:

@@ -29,10 +29,11 @@ __all__ = [
 
 
 class ElementwiseAffine(Elementwise):
-    r"""``z = x * exp(log_scale) + shift``, each coordinate by itself.
+    r"""``z = (x - loc) * exp(log_scale)``, each coordinate by itself.
 
     The Jacobian is diagonal and the same everywhere, so that
-    :math:`\log|\det| = \sum_i \texttt{log\_scale}_i`. It starts as the identity.
+    :math:`\log|\det| = \sum_i \texttt{log\_scale}_i`. It starts as the identity, whatever the data;
+    :class:`ActNorm` starts where they are.
 
     Args:
         event_shape: the shape of one data point, an int for a vector.
@@ -49,14 +50,14 @@ class ElementwiseAffine(Elementwise):
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
         self.event_shape = as_event_shape(event_shape)
-        self.shift = nn.Parameter(torch.zeros(self.event_shape))
+        self.loc = nn.Parameter(torch.zeros(self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(self.event_shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(x.shape[0])
+        return (x - self.loc) * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (z - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[0])
+        return z * (-self.log_scale).exp() + self.loc, -self.log_scale.sum().expand(z.shape[0])
 
 
 class LULinear(Bijection):
@@ -90,15 +91,13 @@ class LULinear(Bijection):
     """
 
     context_dim = 0
-    below: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.event_shape = as_event_shape(as_count("LULinear", "dim", dim, 1))
-        below = torch.ones(dim, dim, dtype=torch.bool).tril(-1)
-        self.register_buffer("below", below, persistent=False)
-        self.lower = nn.Parameter(torch.zeros(int(below.sum())))
-        self.upper = nn.Parameter(torch.zeros(int(below.sum())))
+        below = dim * (dim - 1) // 2
+        self.lower = nn.Parameter(torch.zeros(below))
+        self.upper = nn.Parameter(torch.zeros(below))
         self.log_diagonal = nn.Parameter(torch.zeros(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
@@ -106,8 +105,9 @@ class LULinear(Bijection):
         """The triangular factors ``L`` and ``U``, each ``(D, D)``."""
         dim = self.log_diagonal.shape[0]
         empty = self.lower.new_zeros(dim, dim)
-        lower = empty.masked_scatter(self.below, self.lower) + torch.eye(dim).to(empty)
-        upper = empty.masked_scatter(self.below, self.upper).T + self.log_diagonal.exp().diag()
+        below = torch.ones_like(empty, dtype=torch.bool).tril(-1)
+        lower = empty.masked_scatter(below, self.lower) + torch.eye(dim).to(empty)
+        upper = empty.masked_scatter(below, self.upper).T + self.log_diagonal.exp().diag()
         return lower, upper
 
     def matrix(self) -> Tensor:
@@ -271,7 +271,7 @@ class Permutation(Bijection, Structured):
 
     def __init__(self, order: Sequence[int] | Tensor) -> None:
         super().__init__()
-        order = torch.as_tensor(order)
+        order = torch.as_tensor(order, device="cpu")
         if order.dim() != 1 or order.sort().values.tolist() != list(range(len(order))):
             raise ValueError(
                 f"Permutation: expected every number from 0 to D - 1 once, got {order.tolist()}"
@@ -290,13 +290,13 @@ class Permutation(Bijection, Structured):
     def reversal(cls, dim: int) -> Permutation:
         """The last coordinate first."""
         (dim,) = as_event_shape(dim)
-        return cls(torch.arange(dim).flip(0))
+        return cls(torch.arange(dim, device="cpu").flip(0))
 
     @classmethod
     def random(cls, dim: int, generator: torch.Generator | None = None) -> Permutation:
         """An order drawn once and kept with the weights."""
         (dim,) = as_event_shape(dim)
-        return cls(torch.randperm(dim, generator=generator))
+        return cls(torch.randperm(dim, generator=generator, device="cpu"))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._take(x, self.order)

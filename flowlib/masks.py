@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flowlib.arguments import as_event_shape, as_ints
+from flowlib.structure import on_cpu
 
 __all__ = [
     "choose_degrees",
@@ -29,6 +30,7 @@ __all__ = [
 # --- orderings and degrees ----------------------------------------------------------------------
 
 
+@on_cpu
 def ranks_of(
     dim: int,
     order: str | Sequence[int] | Tensor = "natural",
@@ -68,6 +70,7 @@ def ranks_of(
     )
 
 
+@on_cpu
 def cyclic_degrees(width: int, low: int, high: int) -> Tensor:
     """As many units of each degree from ``low`` to ``high`` as of every other, sorted.
 
@@ -85,6 +88,7 @@ def cyclic_degrees(width: int, low: int, high: int) -> Tensor:
     return low + (torch.arange(width) % (high - low + 1)).sort().values
 
 
+@on_cpu
 def random_degrees(
     width: int, low: int, high: int, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -105,6 +109,7 @@ def random_degrees(
     return torch.cat([sure, drawn])[torch.randperm(width, generator=generator)]
 
 
+@on_cpu
 def choose_degrees(
     degrees: str | Sequence[Sequence[int]],
     widths: Sequence[int],

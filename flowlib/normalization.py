@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowlib.arguments import as_event_shape
 from flowlib.flow import Elementwise
+from flowlib.units import deviation_and_mean
 
 __all__ = ["ActNorm", "BatchNorm"]
 
@@ -39,14 +40,25 @@ def _others(x: Tensor) -> list[int]:
 
 
 class ActNorm(_ChannelAffine):
-    """A shift and a scale for each coordinate (or channel), started from a batch of data.
+    r"""A shift and a scale for each coordinate (or channel), started from a batch of data.
 
     :meth:`Flow.initialize` sets them so that this batch leaves with mean 0 and deviation 1; from
     then on they are weights like any others. Before, it is the identity, and only the identity
     is ever started: weights that were trained or loaded stay as they are.
 
+    The batch's mean stays apart from the weights and is subtracted first,
+
+    .. math:: z = (x - \mu) \odot e^{s} + t,
+
+    so that a small step of the scale moves :math:`z` by little, however far the data are from 0
+    compared with their spread. In :math:`x \odot e^{s} + t` it moves :math:`z` by
+    :math:`|\mu| / \sigma` times that step, which for positions inside a building is some 100,000.
+
     Args:
         event_shape: the shape of one data point; of an image, channels first.
+
+    Attributes:
+        loc: the mean :math:`\mu` of the first batch, a buffer.
 
     Example:
         >>> norm = ActNorm(2)
@@ -59,40 +71,54 @@ class ActNorm(_ChannelAffine):
     Source: Kingma and Dhariwal (2018), section 3.1.
     """
 
+    # Of a map that starts in the other direction the data are at the side of z. Then their mean is
+    # `latent_loc`, and the shift is counted in their deviation, `latent_unit`.
+    loc: Tensor
+    latent_loc: Tensor
+    latent_unit: Tensor
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__(event_shape)
+        self.register_buffer("loc", torch.zeros(self.channels))
+        self.register_buffer("latent_loc", torch.zeros(self.channels))
+        self.register_buffer("latent_unit", torch.ones(self.channels))
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z = torch.addcmul(self.shift, x, self.log_scale.exp())
+        offset = torch.addcmul(self.latent_loc, self.shift, self.latent_unit)
+        z = torch.addcmul(offset, x - self.loc, self.log_scale.exp())
         return z, self._log_det(self.log_scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x = (z - self.shift) * (-self.log_scale).exp()
-        return x, -self._log_det(self.log_scale, z)
+        moved = (z - self.latent_loc) - self.shift * self.latent_unit
+        return moved * (-self.log_scale).exp() + self.loc, -self._log_det(self.log_scale, z)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         self.forward_shape(x.shape[1:])
         if self._is_fresh(x):
             mean, log_deviation = self._measure(x)
-            self.shift.copy_((-mean * (-log_deviation).exp()).reshape(self.channels))
-            self.log_scale.copy_(-log_deviation.reshape(self.channels))
+            self.loc.copy_(mean)
+            self.log_scale.copy_(-log_deviation)
 
     @torch.no_grad()
     def initialize_inverse(self, z: Tensor, context: Tensor | None = None) -> None:
         self.inverse_shape(z.shape[1:])
         if self._is_fresh(z):
             mean, log_deviation = self._measure(z)
-            self.shift.copy_(mean.reshape(self.channels))
-            self.log_scale.copy_(log_deviation.reshape(self.channels))
+            self.latent_loc.copy_(mean)
+            self.latent_unit.copy_(log_deviation.exp())
+            self.log_scale.copy_(log_deviation)
 
     def _is_fresh(self, x: Tensor) -> bool:
-        is_identity = not (self.shift.any() or self.log_scale.any())
+        parts = (self.shift, self.log_scale, self.loc, self.latent_loc)
+        is_identity = not any(part.any() for part in parts)
         return is_identity and self._has_deviations(x)
 
     def _measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of each channel and the logarithm of its deviation."""
-        deviation, mean = torch.std_mean(x, _others(x), correction=0)
+        deviation, mean = deviation_and_mean(x, _others(x))
         # A coordinate that never changes is only moved; what scale it has, nobody can tell.
-        changes = deviation > 8 * torch.finfo(x.dtype).eps * mean.abs()
-        return mean, torch.where(changes, deviation.log(), 0.0)
+        return mean[0], torch.where(deviation > 0, deviation.log(), 0.0)[0]
 
 
 class BatchNorm(_ChannelAffine):
@@ -145,7 +171,8 @@ class BatchNorm(_ChannelAffine):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Take the running statistics from a batch, unless they have been set before.
 
-        Without this start the first hundred steps are lost.
+        Without this start the first hundred steps are lost. Where the batch's variance is small
+        beside epsilon, the scale makes up for it: the batch leaves with deviation 1.
         """
         self.forward_shape(x.shape[1:])
         fresh = not self.running_mean.any() and bool((self.running_var == 1).all())
@@ -153,6 +180,9 @@ class BatchNorm(_ChannelAffine):
             var, mean = self._measure(x)
             self.running_mean.copy_(mean)
             self.running_var.copy_(var)
+            if not self.log_scale.any():
+                scale = 0.5 * ((var + self.epsilon) / var).log()
+                self.log_scale.copy_(torch.where(var > 0, scale, 0.0))
 
     def _measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The variance and the mean of each channel; the variance is the biased one everywhere."""

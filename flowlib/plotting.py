@@ -178,7 +178,7 @@ def plot_history(history: Run, ax: Axes | None = None) -> Axes:
         ax.axvline(history.best_step, color=GREY, lw=0.8, ls=":")
         ax.text(history.best_step, 0.98, " best", transform=ax.get_xaxis_transform(), va="top")
     # The first steps of a run are often so bad that nothing else could be seen.
-    shown = np.concatenate([smooth, [value for _, value in history.valid]])
+    shown = np.concatenate([smooth, [value for step, value in history.valid if step]])
     low, high = shown.min(), np.quantile(shown, 0.98)
     margin = 0.1 * max(high - low, 1e-3)
     ax.set_ylim(low - margin, high + 2 * margin)

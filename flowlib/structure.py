@@ -7,14 +7,39 @@ weights, and ``torch.func.functional_call`` and ``stack_module_state`` exchange 
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from flowlib.arguments import seen
 
-__all__ = ["Structured"]
+__all__ = ["Structured", "on_cpu"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def on_cpu(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function that makes structure do so on the CPU, where its values can be seen.
+
+    :meth:`Structured.register_structure` brings it to the device that is PyTorch's default then,
+    which may be ``meta``.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     on_cpu(torch.arange)(3)
+        tensor([0, 1, 2])
+    """
+
+    @functools.wraps(function)
+    def made(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.device("cpu"):
+            return function(*args, **kwargs)
+
+    return made
 
 
 class Structured(nn.Module):
@@ -43,9 +68,13 @@ class Structured(nn.Module):
         self._prepared_for: tuple[tuple[str, Tensor, int], ...] = ()
 
     def register_structure(self, **buffers: Tensor) -> None:
-        """Make buffers of these tensors and prepare what depends on them."""
+        """Make buffers of these tensors and prepare what depends on them.
+
+        What is on the CPU goes to the device on which PyTorch makes new weights.
+        """
+        default = torch.empty(0).device
         for name, value in buffers.items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.to(default) if value.is_cpu else value)
         self._structure = (*self._structure, *buffers)
         self._prepare()
 

@@ -14,8 +14,8 @@ import inspect
 import math
 import os
 import pickle
+import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -28,19 +28,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from flowlib.arguments import as_count, as_number, channels_hint, require_finite
+from flowlib import columns
+from flowlib.arguments import as_count, as_number
 from flowlib.flow import Density, Flow
+from flowlib.rows import SPLIT, Function, Names, Rows, Table, as_rows, hold_out, is_rows
+from flowlib.units import deviation_and_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["History", "TrainingOptions", "fit", "fit_variational"]
 
-Array = Tensor | np.ndarray
-Rows = Array | tuple[Array, Array]
-Part = tuple[Tensor, ...]  # x, or x and its context
 F = TypeVar("F", bound=Callable[..., Any])
-VALIDATION, FIRST = 2**31, 2**31 + 1  # streams of randomness that are no step's
+VALIDATION, FIRST = SPLIT, SPLIT + 1  # streams of randomness that are no step's
+FAR = 30  # deviations from the base's mean at which a flow does not know where the data are
 
 
 @dataclass
@@ -49,8 +50,9 @@ class History:
 
     Attributes:
         train: the loss of every step's batch.
-        valid: pairs ``(step, loss)`` on the validation part, if there is one.
-        best_step: the step whose weights the flow was left with.
+        valid: pairs ``(step, loss)`` on the validation part, if there is one; the first is of step
+            0, of the weights that the run began with.
+        best_step: the step whose weights the flow was left with, 0 for those it began with.
         interrupted: whether Ctrl-C ended the run.
         stopped_early: whether ``patience`` ended it.
     """
@@ -88,8 +90,9 @@ class TrainingOptions:
             the run goes on from there, and on a CPU ends with the bits it would have had. A file
             of a run with other settings, weights or data is refused, as far as can be seen: a
             function's data cannot.
-        progress: whether to show a bar; by default when the environment variable
-            ``FLOWLIB_PROGRESS`` is not 0.
+        progress: whether to show a bar; by default in a terminal and in a notebook, and not where
+            it would fill a log. The environment variable ``FLOWLIB_PROGRESS``, 0 or 1, decides for
+            all runs that do not say.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -159,40 +162,59 @@ def _takes_options(function: F) -> F:
 @_takes_options
 def fit(
     flow: Density,
-    data: Rows | Callable[[int], Tensor | tuple[Tensor, Tensor]],
+    data: Any,
     *,
-    validation: float | Rows | None = None,
+    context: Any = None,
+    weights: Any = None,
+    validation: Any = None,
     **options: Any,
 ) -> History:
     """Train a density by maximum likelihood with Adam, in place.
 
-    The weights it ends with are those of the best validation loss; without a validation part,
-    the last. Batches are drawn without replacement, epoch by epoch. If Ctrl-C ends the run, the
-    flow has the best weights so far and the history comes back as usual.
+    The weights it ends with are those of the best validation loss, and those it began with count,
+    too: a run leaves nothing worse than it found. Without a validation part they are the last.
+    Batches are drawn without replacement, epoch by epoch. If Ctrl-C ends the run, the flow has the
+    best weights so far and the history comes back as usual.
+
+    Data and contexts come in their own units: the flow's first layers and its contexts take mean
+    and deviation from them, once.
 
     While it runs, PyTorch's random generator belongs to it. Two runs in two threads of one process
     would draw from each other's streams: both train, and neither can be repeated. Use processes.
 
     Args:
         flow: what to train. It comes back on the device that it came from.
-        data: rows ``(n, *event)``, at least two, finite; or a pair ``(x, context)`` of as many
-            rows each; or a function that makes the batch of step 1, 2, ....
+        data: rows ``(n, *event)``, at least two: a tensor, an array, a table such as pandas'
+            DataFrame, or a list of rows. Or a tuple ``(x, context)`` or ``(x, context, weights)``
+            of as many rows each; None stands for no context. Or a function that makes such a batch
+            for step 1, 2, ....
+        context: the contexts ``(n, C)``, if they are not in ``data``.
+        weights: how much each row counts, ``(n,)``, 0 or more, such as a survey's or those of
+            importance sampling; a row of weight 2 counts as two rows. Only their ratios matter. Of
+            a function's batches, only those within a batch.
         validation: the share of ``data`` kept from training to choose the weights by, or data of
-            its own, with a context if ``data`` has one, or 0 for no validation. By default a
-            tenth; no validation if ``data`` is a function.
+            its own, in the form of ``data``, or 0 for no validation. By default a tenth; no
+            validation if ``data`` is a function.
         **options: the fields of :class:`TrainingOptions`, such as ``steps`` and ``lr``.
 
     Returns:
         The :class:`History` of losses.
 
     Raises:
-        TypeError: if ``data`` is of another kind than these, or an option is unknown.
-        ValueError: if ``data`` has the wrong shape, no row or one, or values that are not finite;
-            if an option is out of its range; if the checkpoint is of another run.
+        TypeError: if ``data`` is of another kind than these or has other values than numbers, or
+            an option is unknown.
+        ValueError: if ``data`` has the wrong shape, no row or one, or values that are masked, not
+            finite or not real; if the flow's dtype is too coarse for a column; if an option is out
+            of its range; if the checkpoint is of another run.
         OSError: if nothing can be written at ``checkpoint``; raised before the first step.
         FloatingPointError: if a loss, a gradient or a validation loss stops being finite. The
             flow then has its best weights, and the error the run so far as its ``history``. Any
             other error that comes out of a step leaves the best weights, too.
+
+    Warns:
+        UserWarning: once a run, if columns have no density (constants, copies, whole numbers, one
+            value in many rows), if one has values far outside, if a context never varies, or if
+            data meet the flow in units that it does not know.
 
     Example:
         >>> from flowlib import LULinear, StandardNormal
@@ -206,39 +228,99 @@ def fit(
     if not isinstance(flow, Density):
         raise TypeError(f"fit: expected a Density such as a Flow, got a {type(flow).__name__}")
     _require_weights("fit", flow)
+    with torch.inference_mode(False):
+        return _fit(flow, data, {"context": context, "weights": weights}, validation, chosen)
+
+
+def _fit(
+    flow: Density, data: Any, named: dict[str, Any], validation: Any, chosen: TrainingOptions
+) -> History:
+    valid: Rows | None = None
+    names = Names(None, None)
+    if is_rows(validation):
+        valid, _ = as_rows("fit", flow, "validation", validation)
     if callable(data):
+        given = [part for part, value in named.items() if value is not None]
+        if given:
+            raise ValueError(f"fit: a function returns its {given[0]} with each batch")
         if isinstance(validation, Real) and validation:
             raise ValueError("fit: a function has no share to hold out; give validation data")
-        batches: _Function | _Table = _Function(flow, data)
-        valid: Part = (torch.empty(0, *flow.event_shape),)
+        batches: Function | Table = Function(flow, data)
     else:
-        rows, valid = _as_rows(flow, "data", data, "fit"), ()
-        if not _is_rows(validation):
+        rows, names = as_rows("fit", flow, "data", data, **named)
+        if valid is None:
             share = 0.1 if validation is None else validation
-            rows, valid = _hold_out(rows, share, chosen.seed)
-        batches = _Table(rows, valid, chosen.batch_size, chosen.seed)
-    if _is_rows(validation):
-        valid = _as_rows(flow, "validation", validation, "fit")
-        if isinstance(batches, _Table) and len(valid) != len(batches.rows):
-            kind = "(x, context)" if len(batches.rows) == 2 else "x alone"
-            raise ValueError(f"fit: expected validation as {kind}, like data")
+            rows, valid = hold_out(rows, share, chosen.seed)
+        batches = Table(rows, len(valid.x), chosen.batch_size, chosen.seed)
+        if (valid.context is None) != (rows.context is None):
+            raise ValueError(
+                f"fit: expected validation with a context if data has one, and only then: data is "
+                f"({rows.kind()}), validation ({valid.kind()})"
+            )
+    n_valid = 0 if valid is None else len(valid.x)
 
-    def nll(part: Part) -> Tensor:
-        return -flow.log_prob(*_on(flow, part))
+    def nll(rows: Rows) -> Tensor:
+        """Of each row, times its weight."""
+        x, context, weights = _on(flow, rows)
+        loss = -flow.log_prob(x, context)
+        return loss if weights is None else loss * weights
 
     def evaluate() -> float:
-        pieces = zip(*(part.split(4096) for part in valid), strict=True)
-        return float(sum(nll(piece).sum().item() for piece in pieces)) / len(valid[0])
+        assert valid is not None
+        pieces = [valid.each(lambda part: part[k : k + 4096]) for k in range(0, n_valid, 4096)]  # noqa: B023
+        total = float(sum(nll(piece).sum().item() for piece in pieces))
+        return total / (n_valid if valid.weights is None else valid.weights.sum().item())
 
     task = _Task(
         where="fit",
         flow=flow,
         loss=lambda step: nll(batches.batch(step)).mean(),
-        first=lambda: _on(flow, batches.batch(1)),
-        evaluate=evaluate if len(valid[0]) else None,
-        about=lambda: f"{batches.about()}, {len(valid[0])} to validate",
+        begin=lambda: _start(flow, batches, names),
+        evaluate=evaluate if n_valid else None,
+        about=lambda: f"{batches.about()}, {n_valid} to validate",
     )
     return _train(task, chosen)
+
+
+def _start(flow: Density, batches: Function | Table, names: Names) -> None:
+    """Set what starts from data, and warn of what cannot be learnt."""
+    first = batches.batch(1)
+    known = batches.rows if isinstance(batches, Table) else first
+    first = _on(flow, first)
+    if known.context is not None:
+        flow.initialize_context(known.context.to(first.x.device))
+    flow.initialize(first.x, first.context)
+    found = [] if flow.discrete else columns.faults(known.x, names.x)
+    if known.context is not None:
+        found += columns.context_faults(known.context, names.context)
+    found += _unknown_units(flow, first)
+    if found:
+        warnings.warn("fit: " + "\n".join(found), stacklevel=7)
+
+
+def _unknown_units(flow: Density, first: Rows) -> list[str]:
+    """What to say if nothing in the flow starts from data, and data are far from its base."""
+    if not isinstance(flow, Flow):
+        return []
+    flow.eval()  # nothing is to be counted or updated
+    with torch.no_grad():
+        z, _ = flow.bijection.unchecked(first.x, flow.in_own_units(first.context))
+        deviation, mean = (part[0] for part in deviation_and_mean(z, [0]))
+        its_deviation, its_mean = (
+            part[0] for part in deviation_and_mean(flow.base.sample(1000), [0])
+        )
+    ratio = deviation / its_deviation
+    far = (mean - its_mean).abs() > FAR * torch.maximum(deviation, its_deviation)
+    off = (deviation > 0) & (far | (ratio < 0.01) | (ratio > 100))
+    if not off.any():
+        return []
+    k = int(off.flatten().nonzero()[0])
+    return [
+        f"The flow does not know the units of the data: at its start coordinate {k} of the latents "
+        f"has mean {mean.flatten()[k].item():.3g} and deviation {deviation.flatten()[k].item():.2g}"
+        f", and {int(off.sum())} of {off.numel()} are far from the base. Put an ActNorm in front, "
+        "which starts where the data are."
+    ]
 
 
 @_takes_options
@@ -262,7 +344,12 @@ def fit_variational(
         validation: how many draws, the same at every look, judge the weights; 0 for no validation.
         **options: the fields of :class:`TrainingOptions`, such as ``steps`` and ``lr``.
 
-    What is returned and what is raised is as with :func:`fit`.
+    What is returned and what is raised is as with :func:`fit`. Also:
+
+    Raises:
+        TypeError: if ``flow`` is not a :class:`Flow`: of other densities draws have no gradient.
+        FloatingPointError: if the flow draws where ``log_density`` is minus infinity. Reverse KL
+            is infinite then: let the flow end on the density's support.
 
     Example:
         >>> from flowlib import ElementwiseAffine, StandardNormal
@@ -277,6 +364,15 @@ def fit_variational(
     """
     chosen = TrainingOptions.of("fit_variational", options)
     validation = as_count("fit_variational", "validation", validation, 0)
+    if not isinstance(flow, Flow):
+        raise TypeError(
+            f"fit_variational: expected a Flow, whose draws are differentiable, got a "
+            f"{type(flow).__name__}"
+        )
+    if flow.context_dim:
+        raise ValueError(
+            f"fit_variational: expected a flow without a context, got one of {flow.context_dim}"
+        )
     _require_weights("fit_variational", flow)
 
     def loss(n: int) -> Tensor:
@@ -287,22 +383,46 @@ def fit_variational(
             raise ValueError(f"fit_variational: expected log_density of shape ({n},), got {got}")
         if torch.is_grad_enabled() and not log_p.requires_grad:
             raise ValueError("fit_variational: log_density does not depend differentiably on x")
+        _require_support(x, log_p)
         return (log_q - log_p).mean()
 
     task = _Task(
         where="fit_variational",
         flow=flow,
         loss=lambda step: loss(chosen.batch_size),
-        first=None,
+        begin=None,
         evaluate=(lambda: loss(validation).item()) if validation else None,
         about=lambda: f"{chosen.batch_size} draws a step, {validation} to validate",
     )
-    return _train(task, chosen)
+    with torch.inference_mode(False):
+        return _train(task, chosen)
+
+
+def _require_support(x: Tensor, log_p: Tensor) -> None:
+    outside = log_p == -math.inf
+    if outside.any():
+        where = ", ".join(f"{value:.3g}" for value in x[outside][0].flatten()[:4].tolist())
+        raise FloatingPointError(
+            f"fit_variational: {int(outside.sum())} of {len(x)} draws are where log_density is "
+            f"-inf, such as at ({where}), and reverse KL is infinite. Let the flow draw on the "
+            "density's support alone: its first map is Logit() for an interval, Inverse(Softplus())"
+            " for positive numbers"
+        )
 
 
 def _require_weights(where: str, flow: Density) -> None:
     if not any(p.requires_grad for p in flow.parameters()):
         raise ValueError(f"{where}: the flow has no weights to train")
+    if any(t.is_inference() for t in (*flow.parameters(), *flow.buffers())):
+        raise ValueError(
+            f"{where}: the flow was made under torch.inference_mode, and its weights can never be "
+            "trained; make it outside"
+        )
+
+
+def _on(flow: Density, rows: Rows) -> Rows:
+    device = next(flow.parameters()).device
+    return rows.each(lambda part: part.to(device, non_blocking=True))
 
 
 # --- the loop -----------------------------------------------------------------------------
@@ -315,7 +435,7 @@ class _Task:
     where: str
     flow: Density
     loss: Callable[[int], Tensor]
-    first: Callable[[], Part] | None  # the batch that data-dependent starts are set from
+    begin: Callable[[], None] | None  # what is set from data before the first step
     evaluate: Callable[[], float] | None
     about: Callable[[], str]  # the data in words, for a checkpoint; to digest them takes time
 
@@ -353,15 +473,21 @@ class _Run:
     def bar(self) -> Any:
         show = self.options.progress
         if show is None:
-            show = os.environ.get("FLOWLIB_PROGRESS") != "0"
+            wish = os.environ.get("FLOWLIB_PROGRESS")
+            show = wish == "1" if wish in ("0", "1") else _is_watched()
         done = len(self.history.train)
         return tqdm(total=self.options.steps, initial=done, disable=not show, desc=self.task.where)
 
     def begin(self) -> None:
-        if self.task.first is not None:
+        if self.task.begin is not None:
             self.stream(self.options.seed, FIRST)
-            self.flow.initialize(*self.task.first())
+            self.task.begin()
         self.keep(0, math.inf)  # what a failure in the first steps goes back to
+        if self.task.evaluate is not None:
+            value = self.judge()
+            self.history.valid.append((0, value))
+            if math.isfinite(value):  # or any weights are better
+                self.keep(0, value)
 
     def go(self, file: _Checkpoint) -> None:
         """All steps to the end, to Ctrl-C or to an error; the best weights stay."""
@@ -408,11 +534,7 @@ class _Run:
             # Nothing judges the weights but the loss itself; a failure goes back to them.
             self.offer(step, float(np.mean(self.history.train[self.looked :])))
         else:
-            self.stream(self.options.seed, VALIDATION)
-            self.flow.eval()
-            with torch.no_grad():
-                judged = self.task.evaluate()
-            self.flow.train()
+            judged = self.judge()
             self.require_finite(step, **{"validation loss": judged})
             self.history.valid.append((step, judged))
             self.offer(step, judged)
@@ -420,6 +542,16 @@ class _Run:
             patience = self.options.patience
             self.history.stopped_early = patience is not None and self.since_best >= patience
         self.looked = step
+
+    def judge(self) -> float:
+        """The validation loss of the present weights."""
+        assert self.task.evaluate is not None
+        self.stream(self.options.seed, VALIDATION)
+        self.flow.eval()
+        with torch.no_grad():
+            judged = self.task.evaluate()
+        self.flow.train()
+        return judged
 
     def require_finite(self, step: int, **values: float) -> None:
         for what, value in values.items():
@@ -535,6 +667,12 @@ class _Checkpoint:
             )
 
 
+def _is_watched() -> bool:
+    """Whether somebody sees a progress bar: in a terminal, or in a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return sys.stderr.isatty() or "IPKernelApp" in getattr(shell, "config", {})
+
+
 # --- where it runs, and with which randomness -----------------------------------------------
 
 
@@ -582,103 +720,3 @@ def _random_streams(device: torch.device) -> Iterator[Callable[[int, int], None]
 def _mixed(seed: int, step: int) -> int:
     """One number of two, so that neighbouring seeds share no stream."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
-
-
-# --- rows ---------------------------------------------------------------------------------
-
-
-class _Function:
-    """Batches that the caller's function makes."""
-
-    def __init__(self, flow: Density, make: Callable[[int], Any]) -> None:
-        self.flow, self.make = flow, make
-
-    def batch(self, step: int) -> Part:
-        return _as_rows(self.flow, f"batch {step}", self.make(step), "fit")
-
-    def about(self) -> str:
-        return "a function"
-
-
-class _Table:
-    """Batches of rows: epoch after epoch, each in an order of its own."""
-
-    def __init__(self, rows: Part, valid: Part, batch_size: int, seed: int) -> None:
-        self.rows, self.count = rows, len(rows[0])
-        if self.count < 2:
-            held = f", and {len(valid[0])} to validate" if valid else ""
-            raise ValueError(f"fit: expected 2 rows or more to train on, got {self.count}{held}")
-        self.batch_size, self.seed = min(batch_size, self.count), seed
-        self.epoch, self.order = -1, torch.empty(0)
-
-    def batch(self, step: int) -> Part:
-        per_epoch = self.count // self.batch_size  # an epoch's last, incomplete batch is dropped
-        epoch, at = divmod(step - 1, per_epoch)
-        if epoch != self.epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            self.epoch, self.order = epoch, torch.from_numpy(rng.permutation(self.count))
-        index = self.order[at * self.batch_size : (at + 1) * self.batch_size]
-        return tuple(part[index] for part in self.rows)
-
-    def about(self) -> str:
-        return f"{self.count} rows in batches of {self.batch_size}, digest {_digest(self.rows)}"
-
-
-def _is_rows(value: Any) -> bool:
-    return value is not None and not isinstance(value, Real)
-
-
-def _as_rows(flow: Density, name: str, data: Any, where: str) -> Part:
-    """``(x,)`` or ``(x, context)`` in the flow's dtype, shape and values checked once."""
-    names = (name, f"the context of {name}")
-    parts = data if isinstance(data, tuple) else (data,)
-    if not 1 <= len(parts) <= 2:
-        raise TypeError(f"{where}: expected {name} as x or (x, context), got {len(parts)} parts")
-    dtype = next(flow.parameters()).dtype
-    rows = []
-    for label, part in zip(names, parts, strict=False):
-        if isinstance(part, np.ndarray):
-            part = torch.from_numpy(np.array(part))  # a copy: torch takes no reversed array
-        if not isinstance(part, Tensor):
-            kind = type(part).__name__
-            raise TypeError(f"{where}: expected {label} to be a tensor or array, got {kind}")
-        rows.append(part.detach())
-    x = rows[0]
-    expected = ", ".join(["rows", *map(str, flow.event_shape)])
-    if x.dim() == 0 or tuple(x.shape[1:]) != tuple(flow.event_shape):
-        hint = channels_hint(x, flow.event_shape)
-        raise ValueError(
-            f"{where}: expected {name} of shape ({expected}), got {tuple(x.shape)}{hint}"
-        )
-    if len(x) == 0:
-        raise ValueError(f"{where}: {name} is empty; expected shape ({expected})")
-    if len(rows) == 2 and (rows[1].dim() != 2 or len(rows[1]) != len(x)):
-        raise ValueError(
-            f"{where}: expected {names[1]} of shape ({len(x)}, C), got {tuple(rows[1].shape)}"
-        )
-    flow.check_values(where, name, x)
-    for part in rows[1:]:
-        require_finite(where, names[1], part)
-    return tuple(part.to(dtype) for part in rows)
-
-
-def _digest(rows: Part) -> str:
-    """A few digits that other rows would hardly have."""
-    return format(
-        functools.reduce(lambda crc, part: zlib.crc32(part.cpu().numpy().tobytes(), crc), rows, 0),
-        "08x",
-    )
-
-
-def _on(flow: Density, rows: Part) -> Part:
-    device = next(flow.parameters()).device
-    return tuple(part.to(device, non_blocking=True) for part in rows)
-
-
-def _hold_out(rows: Part, share: Any, seed: int) -> tuple[Part, Part]:
-    if not 0 <= share < 1:
-        raise ValueError(f"fit: expected a validation share in [0, 1), got {share}")
-    n = len(rows[0])
-    order = torch.from_numpy(np.random.default_rng([seed, VALIDATION]).permutation(n))
-    cut = n - (max(1, round(share * n)) if share else 0)
-    return tuple(part[order[:cut]] for part in rows), tuple(part[order[cut:]] for part in rows)

@@ -156,10 +156,10 @@ def test_compose_initializes_layer_by_layer():
     class Spy(ElementwiseAffine):
         def initialize(self, x, context=None):
             seen.append(x.mean().item())
-            self.shift.add_(1.0)
+            self.loc.add_(1.0)
 
     Flow(Compose([Spy(2), Spy(2)]), StandardNormal(2)).initialize(torch.zeros(4, 2))
-    assert seen == [0.0, 1.0]
+    assert seen == [0.0, -1.0]
 
 
 def test_state_dict_holds_weights_only():
@@ -475,7 +475,7 @@ def z_scores(x):
 def test_a_start_that_goes_one_way_only_is_refused_the_other_way():
     class Starts(ElementwiseAffine):
         def initialize(self, x, context=None):
-            self.shift.copy_(-x.mean(0))
+            self.loc.copy_(x.mean(0))
 
     with pytest.raises(NotImplementedError, match=r"Starts: .* implement initialize_inverse"):
         Flow(Inverse(Starts(2)), StandardNormal(2)).initialize(torch.randn(5, 2))
@@ -514,7 +514,7 @@ def test_draws_and_starts_look_at_domains_too():
     flow = Flow(Compose([ElementwiseAffine(2), Logit(), last]), StandardNormal(2))
     with pytest.raises(ValueError, match="Logit: expected values strictly between"):
         flow.initialize(torch.randn(50, 2) * 3)
-    assert not last.shift.any()
+    assert not last.loc.any()
     inner = FactorOut((2, 2, 1), Compose([Logit(), Flatten((1, 2, 1))]))
     flow = Flow(inner, StandardNormal(4), (2, 2, 1))
     with pytest.raises(ValueError, match="Compose: expected values strictly between 0 and 1"):

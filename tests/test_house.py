@@ -13,9 +13,9 @@ from tools.notebooks import ROOT
 LIBRARY = ROOT / "flowlib"
 # what is built on first, in the order of the chapters
 STOREYS = (
-    "arguments", "structure", "flow", "maps", "bases", "masks", "nn", "transformers",
-    "normalization", "coupling", "images", "made", "training", "datasets", "trained", "plotting",
-    "checks",
+    "arguments", "columns", "structure", "units", "bases", "flow", "maps", "masks", "nn",
+    "transformers", "normalization", "coupling", "images", "made", "rows", "training", "datasets",
+    "trained", "plotting", "checks",
 )  # fmt: skip
 
 

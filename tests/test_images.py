@@ -281,7 +281,7 @@ def test_noise_bounds_the_probability_of_levels():
     """E log p(x + u) <= log P(x), the integral of the flow's density over the level's cell."""
     affine = ElementwiseAffine(1)
     affine.log_scale.data.fill_(1.5)
-    affine.shift.data.fill_(-2.0)
+    affine.loc.data.fill_(2.0 * math.exp(-1.5))
     to_unit = Dequantize(8)
     flow = Flow(Compose([to_unit, affine]), StandardNormal(1)).double()
     pixels = torch.arange(8).repeat(20_000)[:, None]

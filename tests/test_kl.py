@@ -32,7 +32,7 @@ def log_model(m, s):
     flow = Flow(ElementwiseAffine(1), StandardNormal(1)).double()
     with torch.no_grad():
         flow.bijection.log_scale.fill_(-math.log(s))
-        flow.bijection.shift.fill_(-m / s)
+        flow.bijection.loc.fill_(m)
         return flow.log_prob(GRID[:, None])
 
 

@@ -3,27 +3,34 @@
 import copy
 import dataclasses
 import inspect
+import itertools
 import math
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 
 from flowlib import (
+    BernoulliMADE,
     Bijection,
     Compose,
     ElementwiseAffine,
     Flow,
     History,
+    Inverse,
     LULinear,
     MultivariateNormal,
+    RealNVP,
+    Softplus,
     StandardNormal,
     TrainingOptions,
     datasets,
     fit,
     fit_variational,
+    rows,
     training,
 )
 
@@ -70,6 +77,44 @@ def test_the_best_weights_are_kept():
         assert math.isclose(-flow.log_prob(valid).mean().item(), best, rel_tol=1e-5)
 
 
+def test_a_run_leaves_nothing_worse_than_it_found():
+    """A flow that is trained, and then a rate that throws it far away."""
+    train, valid = two_moons()
+    flow = linear_flow(2)
+    fit(flow, train, steps=300, lr=0.05, validation=valid)
+    before = copy.deepcopy(flow.state_dict())
+    again = fit(flow, train, steps=20, lr=1.0, validation=valid, schedule="constant")
+    assert again.best_step == 0
+    assert again.valid[0][0] == 0
+    assert min(loss for _, loss in again.valid) == again.valid[0][1]
+    assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
+
+
+def test_continuations_never_lose_anything():
+    train, valid = two_moons()
+    flow = RealNVP(2, n_layers=2, hidden=(16,))
+    losses = []
+    for _ in range(4):
+        fit(flow, train, steps=60, lr=0.02, validation=valid)
+        with torch.no_grad():
+            losses.append(-flow.log_prob(valid).mean().item())
+    assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(losses))
+
+
+def test_a_start_without_a_density_at_the_validation_part_is_no_error():
+    """A loss of infinity before the first step; any weights are better."""
+
+    class Opens(ElementwiseAffine):
+        def forward(self, x, context=None):
+            z, log_det = super().forward(x, context)
+            return (z if self.training or self.loc.any() else z * 1e30), log_det
+
+    with pytest.warns(UserWarning, match="does not know the units"):
+        history = fit(Flow(Opens(1), StandardNormal(1)), torch.randn(200, 1) + 3, steps=3)
+    assert math.isinf(history.valid[0][1])
+    assert history.best_step == 3
+
+
 def test_the_same_seed_gives_the_same_run():
     x = datasets.moons.sample(300, np.random.default_rng(0))
     runs = []
@@ -95,8 +140,9 @@ def test_data_and_validation_share_no_row():
             return super().forward(x, context)
 
     fit(Flow(Spy(2), StandardNormal(2)), x / 40, steps=20, batch_size=4, eval_every=5, lr=1e-4)
+    _, *looks = seen  # the first is at the first batch, before any step
     rows = {
-        mode: {tuple(r.tolist()) for m, part in seen if m == mode for r in part}
+        mode: {tuple(r.tolist()) for m, part in looks if m == mode for r in part}
         for mode in (True, False)
     }
     assert len(rows[False]) == 2
@@ -141,20 +187,20 @@ def test_without_validation_a_nan_goes_back_to_the_best_stretch_of_the_run():
     with pytest.raises(FloatingPointError, match="weights of step 15") as caught:
         fit(flow, torch.randn(100, 2) + 3, steps=50, eval_every=5, lr=0.01, validation=0)
     assert len(caught.value.history.train) == 19
-    assert not torch.equal(flow.state_dict()["bijection.shift"], start["bijection.shift"])
-    assert torch.isfinite(flow.bijection.shift).all()
+    assert not torch.equal(flow.state_dict()["bijection.loc"], start["bijection.loc"])
+    assert torch.isfinite(flow.bijection.loc).all()
 
 
 def test_a_gradient_that_is_not_finite_never_touches_the_weights():
     class Infinite(ElementwiseAffine):
         def forward(self, x, context=None):
             z, log_det = super().forward(x, context)
-            return z, log_det + 0 * (self.shift[0] - self.shift[0].detach()).abs().sqrt()
+            return z, log_det + 0 * (self.loc[0] - self.loc[0].detach()).abs().sqrt()
 
     flow = Flow(Infinite(2), StandardNormal(2))
     with pytest.raises(FloatingPointError, match=r"gradient's norm is nan at step 1\b"):
         fit(flow, torch.randn(20, 2), steps=3)
-    assert torch.equal(flow.bijection.shift, torch.zeros(2))
+    assert torch.equal(flow.bijection.loc, torch.zeros(2))
 
 
 def test_ctrl_c_keeps_the_best_weights_and_returns_the_history():
@@ -201,17 +247,32 @@ def test_what_is_no_density_is_refused():
         fit(torch.nn.Linear(2, 2), torch.randn(9, 2))
 
 
-def test_a_list_is_no_data():
-    with pytest.raises(TypeError, match="got list"):
-        fit(linear_flow(2), [[0.0, 1.0]])
-
-
 def test_progress_bar_is_for_people(capfd, monkeypatch):
-    fit(linear_flow(2), torch.randn(20, 2), steps=2)
-    assert capfd.readouterr().err == ""
+    """A log gets no bar unless it is asked for; a terminal and a notebook get one."""
+
+    def shown(**options):
+        fit(linear_flow(2), torch.randn(20, 2), steps=2, **options)
+        return "fit" in capfd.readouterr().err
+
+    monkeypatch.delenv("FLOWLIB_PROGRESS", raising=False)
+    assert not shown()
+    assert shown(progress=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stderr, "isatty", lambda: True)
+        assert shown()
+        assert not shown(progress=False)
+        patch.setenv("FLOWLIB_PROGRESS", "0")
+        assert not shown()
     monkeypatch.setenv("FLOWLIB_PROGRESS", "1")
-    fit(linear_flow(2), torch.randn(20, 2), steps=2)
-    assert "fit" in capfd.readouterr().err
+    assert shown()
+
+
+def test_a_notebook_is_a_place_with_people(monkeypatch):
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    assert training._is_watched()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert training._is_watched() == sys.stderr.isatty()
 
 
 def test_options_are_spelled_once_and_shown_where_they_are_taken():
@@ -230,8 +291,8 @@ def test_options_are_spelled_once_and_shown_where_they_are_taken():
 
 def test_rows_are_digested_for_a_checkpoint_only(tmp_path, monkeypatch):
     digested = []
-    digest = training._digest
-    monkeypatch.setattr(training, "_digest", lambda rows: digested.append(rows) or digest(rows))
+    digest = rows._digest
+    monkeypatch.setattr(rows, "_digest", lambda part: digested.append(part) or digest(part))
     fit(linear_flow(2), torch.randn(60, 2), steps=2)
     assert not digested
     fit(linear_flow(2), torch.randn(60, 2), steps=2, checkpoint=tmp_path / "run.pt")
@@ -326,10 +387,10 @@ def test_schedules_and_clipping():
         pass
 
     flow = Flow(Watched(2), StandardNormal(2))
-    flow.bijection.shift.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.norm()))
-    fit(flow, x * 100, steps=5, clip_norm=1e-3)
+    flow.bijection.loc.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.norm()))
+    fit(flow, x * 10, steps=5, clip_norm=1e-3)
     assert min(norms) > 1  # what arrives; the optimizer sees it shortened
-    assert flow.bijection.shift.grad.norm() <= 1e-3 + 1e-6
+    assert flow.bijection.loc.grad.norm() <= 1e-3 + 1e-6
 
 
 def test_early_stopping():
@@ -405,7 +466,7 @@ def test_a_validation_loss_that_is_not_finite_is_an_error():
 def test_validation_has_a_context_where_data_has_one():
     flow = Flow(ShiftByContext(), StandardNormal(1), context_dim=1)
     x, context = torch.randn(50, 1), torch.randn(50, 1)
-    with pytest.raises(ValueError, match=r"expected validation as \(x, context\)"):
+    with pytest.raises(ValueError, match=r"data is \(x, context\), validation \(x\)"):
         fit(flow, (x, context), validation=x)
 
 
@@ -445,7 +506,7 @@ def test_a_gaussian_is_found_from_its_density_and_the_bound_is_its_evidence():
 @pytest.mark.parametrize(
     ("density", "message"),
     [
-        (lambda x: x, r"of shape \(256,\), got \(256, 2\)"),
+        (lambda x: x, r"of shape \(2000,\), got \(2000, 2\)"),
         (lambda x: 1.0, "got float"),
         (lambda x: torch.zeros(len(x)), "does not depend differentiably on x"),
     ],
@@ -455,12 +516,51 @@ def test_bad_densities(density, message):
         fit_variational(linear_flow(2), density, steps=2)
 
 
+def test_a_density_that_ends_somewhere():
+    """-inf outside: reverse KL is infinite unless the flow draws inside alone."""
+
+    def exponential(x):
+        return torch.where((x > 0).all(1), -x.sum(1), -math.inf)
+
+    with pytest.raises(FloatingPointError, match=r"\d+ of 2000 draws are where log_d"):
+        fit_variational(linear_flow(2), exponential, steps=3)
+    inside = Flow(Compose([Inverse(Softplus()), LULinear(2)]), StandardNormal(2))
+    history = fit_variational(inside, exponential, steps=300, lr=0.05)
+    assert abs(history.valid[-1][1]) < 0.05  # its integral is 1
+
+
+def test_reverse_kl_wants_draws_with_a_gradient():
+    with pytest.raises(TypeError, match=r"expected a Flow, .* got a BernoulliMADE"):
+        fit_variational(BernoulliMADE(3), lambda x: x.sum(1))
+    with pytest.raises(ValueError, match="expected a flow without a context, got one of 2"):
+        fit_variational(RealNVP(2, context_dim=2), lambda x: x.sum(1))
+
+
+def test_training_in_half_precision_with_and_without_a_checkpoint(tmp_path):
+    for checkpoint in (None, tmp_path / "run.pt"):
+        flow = RealNVP(2, n_layers=2, hidden=(8,)).bfloat16()
+        history = fit(flow, torch.randn(200, 2), steps=10, checkpoint=checkpoint)
+        assert len(history.train) == 10
+        assert next(flow.parameters()).dtype == torch.bfloat16
+
+
+def test_training_under_inference_mode():
+    flow = RealNVP(2, n_layers=2, hidden=(8,))
+    with torch.inference_mode():
+        x = torch.randn(200, 2)
+        assert len(fit(flow, (x)[:150], steps=5, validation=x[150:]).train) == 5
+        fit_variational(flow, lambda x: -(x**2).sum(1), steps=2)
+        made_inside = RealNVP(2)
+    with pytest.raises(ValueError, match=r"made under torch\.inference_mode"):
+        fit(made_inside, torch.randn(50, 2))
+
+
 def test_a_density_that_explodes():
     calls = []
 
     def density(x):
         calls.append(len(x))
-        return x.sum(1) * (math.nan if len(calls) > 10 else 1.0)
+        return x.sum(1) * (math.nan if len(calls) > 11 else 1.0)
 
     flow = linear_flow(2)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 9; .* of step 6\."):
@@ -588,7 +688,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path):
     assert not resumed.interrupted
     straight = Flow(ElementwiseAffine(2), StandardNormal(2))
     assert resumed == fit(straight, x, **options)
-    assert torch.equal(again.bijection.shift, straight.bijection.shift)
+    assert torch.equal(again.bijection.loc, straight.bijection.loc)
     assert len(expected.train) == len(resumed.train)
 
 
@@ -621,6 +721,6 @@ def test_a_history_plots_itself():
     ax = history.plot()
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["training", "validation"]
-    assert ax.lines[2].get_xdata().tolist() == [10, 20, 30, 40, 50, 60]
+    assert ax.lines[2].get_xdata().tolist() == [0, 10, 20, 30, 40, 50, 60]
     with pytest.raises(ValueError, match="no step was taken"):
         History().plot()
