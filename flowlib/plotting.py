@@ -98,7 +98,8 @@ def plot_density(
 
     Args:
         ax: where to draw.
-        log_prob: takes float32 points ``(n, 2)``, returns ``log p`` ``(n,)``.
+        log_prob: takes points ``(n, 2)``, returns ``log p`` ``(n,)``. The points are in float32, or
+            in the dtype of a flow whose ``log_prob`` it is.
         extent: left, right, bottom, top.
         resolution: pixels a side.
         vmax: the density drawn darkest; give the same to panels that are to be compared.
@@ -108,8 +109,11 @@ def plot_density(
     xs = left + step_x * (torch.arange(resolution) + 0.5)
     ys = bottom + step_y * (torch.arange(resolution) + 0.5)
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(-1, 2)
+    owner = getattr(log_prob, "__self__", None)
+    own = next(owner.parameters(), None) if isinstance(owner, torch.nn.Module) else None
     with torch.no_grad():
-        p = log_prob(grid).exp().reshape(resolution, resolution).cpu().numpy()
+        log_p = log_prob(grid if own is None else grid.to(own)).float()
+    p = log_p.exp().reshape(resolution, resolution).cpu().numpy()
     ax.imshow(p, origin="lower", extent=extent, cmap=DENSITY, vmin=0, vmax=vmax, zorder=0)
     ax.set_aspect("equal")
 

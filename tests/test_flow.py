@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -820,3 +822,80 @@ def test_several_structures_of_one_module():
     twin.load_state_dict(more.state_dict())
     assert twin.order.tolist() == [2, 0, 1]
     assert twin.is_prepared
+
+
+# --- beyond one process ---------------------------------------------------------------------------
+
+DDP = """
+import os, sys, tempfile, torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from flowlib import RealNVP
+
+def work(rank, store, out):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    flow = RealNVP(2, n_layers=2, hidden=(8,), context_dim=1).double()
+    x, c = torch.randn(64, 2).double(), 300 + 10 * torch.randn(64, 1).double()
+    flow.initialize(x, c)
+    wrapped = DistributedDataParallel(flow)
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        mine = slice(32 * rank, 32 * rank + 32)
+        (-wrapped(x[mine], c[mine]).mean()).backward()
+        optimizer.step()
+    if rank == 0:
+        torch.save(flow.state_dict(), out)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, sys.argv[1:], nprocs=2)
+"""
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Half of the rows each; DistributedDataParallel averages the gradients of `flow(x, c)`."""
+    script = tmp_path / "ddp.py"
+    script.write_text(DDP)
+    subprocess.run(
+        [sys.executable, script, tmp_path / "store", tmp_path / "out.pt"], check=True, timeout=120
+    )
+    torch.manual_seed(0)
+    flow = RealNVP(2, n_layers=2, hidden=(8,), context_dim=1).double()
+    x, c = torch.randn(64, 2).double(), 300 + 10 * torch.randn(64, 1).double()
+    flow.initialize(x, c)
+    optimizer = torch.optim.SGD(flow.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (-flow(x, c).mean()).backward()
+        optimizer.step()
+    for name, value in torch.load(tmp_path / "out.pt").items():
+        assert torch.allclose(value, flow.state_dict()[name], atol=1e-12), name
+
+
+class Tall(ElementwiseAffine):
+    """A map of one's own with a log-determinant (batch, 1)."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det[:, None]
+
+    def inverse(self, z, context=None):
+        x, log_det = super().inverse(z, context)
+        return x, log_det[:, None]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Tall(2)(torch.zeros(3, 2)),
+        lambda: Tall(2).inverse(torch.zeros(3, 2)),
+        lambda: Compose([LULinear(2), Tall(2)])(torch.zeros(3, 2)),
+        lambda: Flow(Tall(2), StandardNormal(2)).log_prob(torch.zeros(3, 2)),
+        lambda: Flow(Tall(2), StandardNormal(2)).rsample_and_log_prob(3),
+    ],
+)
+def test_a_log_determinant_of_another_shape_is_refused(use):
+    with pytest.raises(ValueError, match=r"Tall: .* of shape \(3,\) .* got \(3, 1\)"):
+        use()

@@ -122,6 +122,38 @@ def test_in_jupyterlab_kernel_and_page_hear_each_other(lab, at_lab, explorer, tr
     assert not [wrong for wrong in found if wrong.startswith(("outside", "page error"))]
 
 
+OFFLINE = """from flowlib.widgets import KLExplorer, WarpExplorer
+WarpExplorer()"""
+
+
+@pytest.mark.browser
+def test_an_exported_notebook_needs_no_network(chromium, tmp_path):
+    """nbconvert prefers a widget's view, which is empty without a distant server."""
+    nbformat.write(notebook([OFFLINE, "KLExplorer()"]), tmp_path / "two.ipynb")
+    command = ["-m", "nbconvert", "--execute", "--to", "html", "two.ipynb"]
+    environment = {**os.environ, "PYTHONPATH": str(notebooks.ROOT)}
+    subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True)
+    one = browser.Watch(chromium, (tmp_path.as_uri(),))
+    one.page.goto((tmp_path / "two.html").as_uri())
+    alive = one.page.locator(".fl-explorer[data-alive='true']")
+    alive.nth(1).wait_for()
+    assert alive.count() == one.page.locator(".fl-explorer").count() == 2
+    state = "() => JSON.stringify(document.querySelector('.fl-explorer').dataset)"
+    before = one.page.evaluate(state)
+    alive.first.locator(".fl-grab").first.focus()
+    one.page.keyboard.press("ArrowUp")
+    one.page.wait_for_function(f"before => ({state})() !== before", arg=before)
+    one.context.close()
+    silent = chromium.new_context(java_script_enabled=False, offline=True)
+    page = silent.new_page()
+    page.goto((tmp_path / "two.html").as_uri())
+    for name in ("WarpExplorer", "KLExplorer"):
+        picture = page.locator(f"[data-explorer='{name}'] img")
+        assert picture.is_visible()
+        assert picture.bounding_box()["height"] > 100
+    silent.close()
+
+
 def test_what_a_cell_publishes_under_the_widgets_that_colab_has():
     overlay = notebooks.ROOT / ".venv" / "compat"
     if not (overlay / ".ready").exists():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowlib import datasets, plotting
+from flowlib import Flow, LULinear, StandardNormal, datasets, plotting
 
 
 def test_points_and_their_shape():
@@ -25,6 +25,14 @@ def test_a_density_is_drawn_where_it_is():
     row, column = np.unravel_index(image.argmax(), image.shape)
     centre = torch.tensor([[-4 + 0.1 * (column + 0.5), -3 + 0.075 * (row + 0.5)]])
     assert abs(datasets.moons.log_prob(centre).exp().item() - image.max()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_density_of_a_flow_in_any_dtype(dtype):
+    _, ax = plt.subplots()
+    flow = Flow(LULinear(2), StandardNormal(2)).to(dtype)
+    plotting.plot_density(ax, flow.log_prob, resolution=40)
+    assert ax.images[0].get_array().sum() * 0.2**2 == pytest.approx(1, abs=0.02)
 
 
 def test_a_map_is_drawn_as_a_grid_and_its_image():

@@ -4,6 +4,10 @@ An explorer is an ``anywidget`` whose logic is all in its JavaScript. With a ker
 like any other, its traits in step with Python. Without one, on the website, on a USB stick or in
 an exported notebook, the same JavaScript runs on a small model of its own, from the page that the
 cell published as ``text/html``. Without JavaScript, that page holds a still picture.
+
+A notebook that is executed by a program, as ``jupyter nbconvert --execute`` does, gets the page
+alone: what exports it would prefer the widget, which is dead without a kernel and asks for code
+from a distant server.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import html
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +27,17 @@ import anywidget
 __all__ = ["Explorer"]
 
 HERE = Path(__file__).parent
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _nobody_is_there() -> bool:
+    """Whether the cell is run by a program: only that tells its kernel to ask for no input."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel: Any = getattr(shell, "kernel", None)
+    request: dict[str, Any] = kernel.get_parent() if hasattr(kernel, "get_parent") else {}
+    return request.get("content", {}).get("allow_stdin") is False
+
+
 CSS = (HERE / "base.css").read_text()
 
 
@@ -96,6 +112,8 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        if _nobody_is_there():
+            data = {kind: value for kind, value in data.items() if kind != VIEW}
         return {**data, "text/plain": repr(self), "text/html": self._page()}, metadata
 
     def _page(self) -> str:
