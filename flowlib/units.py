@@ -66,8 +66,8 @@ def deviation_and_mean(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     """Over these dimensions, which are kept; the deviation is 0 where nothing but rounding varies.
 
     Example:
-        >>> deviation_and_mean(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), [0])
-        (tensor([[1., 0.]]), tensor([[2., 5.]]))
+        >>> deviation_and_mean(torch.tensor([[2.0, 5.0], [4.0, 5.0]]), [0])
+        (tensor([[1., 0.]]), tensor([[3., 5.]]))
     """
     # In a unit of their own, since squares of very large or small values have no room.
     unit = x.abs().amax(dims, keepdim=True)

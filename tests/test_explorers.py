@@ -1,12 +1,18 @@
 """What every explorer must do; what each one is about stands in a file of its own."""
 
 import base64
+import re
 
 import pytest
 import torch
 
 from flowlib import ImageRealNVP, widgets
-from flowlib.widgets import CompletionExplorer, MaskExplorer, MultiscaleExplorer
+from flowlib.widgets import (
+    CompletionExplorer,
+    LayersExplorer,
+    MaskExplorer,
+    MultiscaleExplorer,
+)
 from tests import browser
 
 pytestmark = pytest.mark.browser
@@ -46,6 +52,43 @@ def test_without_javascript_there_is_a_picture(watch, explorer, traits):
     svg = base64.b64decode(picture.get_attribute("src").split(",")[1]).decode()
     assert svg.count("<path") > 3
     assert "nan" not in svg
+
+
+END = {LayersExplorer: "layers", MultiscaleExplorer: "steps"}
+ALL_WORDS = """e => [e, ...e.querySelectorAll('*')].flatMap(n => [...Object.values(n.dataset),
+    n.getAttribute('aria-label'), n.getAttribute('aria-valuetext'),
+    n.children.length ? '' : n.textContent]).join(' ') + ' ' + e.innerText"""
+
+
+def plain(words):
+    return re.sub(r"[^a-z0-9]+", " ", words.lower())
+
+
+def numbers(words):
+    found = re.findall(r"[−-]?\d+(?:\.\d+)?", words.replace("−", "-"))
+    return [float(number) for number in found]
+
+
+@all_faces
+def test_under_the_picture_stands_what_the_live_one_says(watch, explorer, traits):
+    """For readers on paper: every number of this state, and the task in the same words."""
+    widget = explorer(**traits)
+    still = watch(java_script_enabled=False)
+    still.page.set_content(widget._repr_mimebundle_()[0]["text/html"])
+    words = still.page.locator(".fl-explorer p").inner_text()
+    assert words == widget.reading
+    reading, task = words.split("Task: ")
+    live = [browser.alone(watch(), widget)]
+    steps = END.get(explorer)
+    if steps:  # the reading tells of the end, too
+        live.append(browser.alone(watch(), explorer(depth=len(getattr(widget, steps)))))
+    said = " ".join(shown.evaluate(ALL_WORDS) for shown in live)
+    there = torch.tensor(numbers(said), dtype=torch.float64)
+    if explorer is not MaskExplorer:  # which counts pairs, as test_mask.py does
+        for number in numbers(reading):
+            assert (there - number).abs().min() < 6e-3 * max(1, abs(number)), (number, reading)
+    first = " ".join(plain(task).split()[:7])
+    assert first in plain(live[0].locator(".fl-task").first.inner_text())
 
 
 @explorers

@@ -7,6 +7,7 @@ import pytest
 import torch
 from traitlets import TraitError
 
+from flowlib import plotting
 from flowlib.masks import cyclic_degrees, hidden_mask, output_mask, path_counts, ranks_of
 from flowlib.widgets.mask import MaskExplorer
 from tests import browser
@@ -490,3 +491,19 @@ def test_a_state_is_restored_trait_by_trait():
 def test_what_an_attribute_cannot_take(traits, message):
     with pytest.raises(TraitError, match=message):
         MaskExplorer(**traits)
+
+
+def test_the_reading_counts_pairs_and_says_what_is_seen():
+    said = MaskExplorer(chosen=2).reading
+    assert said.startswith(
+        "Of the 6 pairs that may be linked 6 are. Output 3 sees inputs 1 and 2, by the dark links."
+    )
+    wrong = MaskExplorer(chosen=0, flips=[[1, 0, 0]]).reading  # output 1 listens to a unit
+    assert "linked 6 are, and 1 that must not be. Output 1 sees input 1, by" in wrong
+    assert "Output 1 sees no input." in MaskExplorer(chosen=0).reading
+
+
+def test_the_still_picture_has_the_chosen_outputs_links():
+    dark = f'stroke="{plotting.INK}" stroke-width="2.2"'
+    lit = [part for part in MaskExplorer(chosen=2).still().split("<path") if dark in part]
+    assert lit[0].count("M") == 10  # 2 units hear one input, 2 hear two, and all 4 speak

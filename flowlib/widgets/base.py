@@ -86,6 +86,14 @@ class Explorer(anywidget.AnyWidget):
         """One sentence that says what the still picture shows; its alternative text."""
         raise NotImplementedError(f"{type(self).__name__} has no caption")
 
+    @property
+    def reading(self) -> str:
+        """What the live explorer says of its present state, in words: its numbers and its task.
+
+        It stands under the still picture, for readers on paper and without JavaScript.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reading")
+
     def still(self) -> str:
         """The explorer in its present state as an SVG document, without JavaScript."""
         raise NotImplementedError(f"{type(self).__name__} has no still picture")
@@ -133,6 +141,7 @@ class Explorer(anywidget.AnyWidget):
         return (
             f'<div class="fl-explorer" data-explorer="{name}" data-key="{key}">'
             f'<img alt="{html.escape(self.caption)}" width="640" '
-            f'src="data:image/svg+xml;base64,{picture}"></div>\n'
+            f'src="data:image/svg+xml;base64,{picture}">'
+            f"<p>{html.escape(self.reading)}</p></div>\n"
             f'<script type="module">\n{boot}</script>'
         )

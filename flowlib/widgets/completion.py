@@ -19,7 +19,7 @@ from flowlib.plotting import DATA, GREY, INK, PAPER, THIRD
 from flowlib.trained import pretrained
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.inputs import as_names, picture_names
-from flowlib.widgets.stills import path, picture, rectangle, square, title
+from flowlib.widgets.stills import path, picture, rectangle, said, square, title
 from flowlib.widgets.traits import LARGEST_SEED, Index, Whole, Wholes
 
 __all__ = ["CompletionExplorer"]
@@ -159,6 +159,26 @@ class CompletionExplorer(Explorer):
     def __repr__(self) -> str:
         h, w = self.shape
         return f"CompletionExplorer({self.given} of {h} × {w} pixels given, seed {self.seed})"
+
+    @property
+    def reading(self) -> str:
+        """How probable the picture shown is, and the task."""
+        drawn = self.completions()
+        x = drawn[self.chosen]
+        logits = self._made(x[None])[0]
+        log_p = -torch.nn.functional.softplus((1 - 2 * x) * logits).sum().item()
+        words = f"Of the picture shown, with what was given, log p is {said(log_p, 1)} nats."
+        if not self.goal:
+            return words
+        row, column = divmod(self.goal["pixel"], self.shape[1])
+        count = int(drawn[:, self.goal["pixel"]].sum())
+        least = "least" if self.goal["sign"] > 0 else "most"
+        return words + (
+            f" The pixel marked ?, in row {row + 1}, column {column + 1}, is ink in {count} of "
+            f"{MANY} completions. Task: find one given pixel that matters to it. Change it, and it "
+            f"alone, so that ? is ink in at {least} {self.goal['bound']} of them; the random "
+            "numbers stay the same."
+        )
 
     # --- what the page computes, too ---
 

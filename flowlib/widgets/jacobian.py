@@ -16,7 +16,7 @@ from flowlib.flow import Bijection, Flow
 from flowlib.plotting import DATA, GREY, INK, THIRD
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.inputs import as_names, as_points, as_steps, random_realnvp, step_name
-from flowlib.widgets.stills import Style, circle, group, path, picture, square, text
+from flowlib.widgets.stills import Style, circle, group, path, picture, said, square, text
 from flowlib.widgets.traits import Index, Numbers, Wholes
 
 __all__ = ["JacobianExplorer"]
@@ -152,6 +152,26 @@ class JacobianExplorer(Explorer):
         shown: dict[str, Any] = steps[self.step]
         return shown
 
+    @property
+    def reading(self) -> str:
+        """How many entries are zero, the log-determinant by two ways, and the task."""
+        jacobian = np.array(self._shown()["jacobian"][self.composed])
+        zeros = int((jacobian == 0).sum())
+        _, measured = np.linalg.slogdet(jacobian)
+        claimed = self._shown()["claimed"][self.composed]
+        fills = any(_first_without_zeros(steps) > 0 for steps in self.table)
+        task = (
+            "after how many steps does every output depend on every input? Show all steps up to "
+            "the first at which no zero is left."
+            if fills
+            else "of the points, find the one at which all steps together make volume grow most."
+        )
+        return (
+            f"Of the {jacobian.size} entries {zeros} are exactly zero. The flow says log |det| = "
+            f"{said(claimed, 4)}; measured from the whole matrix it is {said(float(measured), 4)}. "
+            f"Task: {task}"
+        )
+
     def still(self) -> str:
         """The points and the Jacobian as they are before anything is moved."""
         jacobian = np.array(self._shown()["jacobian"][self.composed])
@@ -203,6 +223,12 @@ class JacobianExplorer(Explorer):
             path(square(340, 60, 260), **rim),
             group(*marks, *titles, font_size=14, fill=INK),
         )
+
+
+def _first_without_zeros(steps: list[dict[str, Any]]) -> int:
+    """The first step after which the composed Jacobian has no zero, -1 if it always has one."""
+    full = (k for k, step in enumerate(steps) if all(v for row in step["jacobian"][1] for v in row))
+    return next(full, -1)
 
 
 # --- what it is given -----------------------------------------------------------------------

@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from flowlib.plotting import DATA, GREY, INK, THIRD
 from flowlib.widgets.base import Explorer
-from flowlib.widgets.stills import Style, circle, group, path, picture, polyline, text, title
+from flowlib.widgets.stills import (
+    Style,
+    circle,
+    group,
+    path,
+    picture,
+    polyline,
+    said,
+    text,
+    title,
+)
 from flowlib.widgets.traits import Number, Numbers
 
 __all__ = ["KLExplorer"]
@@ -57,6 +67,25 @@ class KLExplorer(Explorer):
 
     def __repr__(self) -> str:
         return f"KLExplorer(q={self.q})"
+
+    @property
+    def reading(self) -> str:
+        """The means and widths, both divergences, and the task."""
+        x = np.linspace(-60, 60, 48_001)
+        bumps = list(zip((self.weight, 1 - self.weight), self.bumps, strict=True))
+        tiny = np.finfo(float).tiny
+        p = np.maximum(np.sum([w * _normal(x, *bump) for w, bump in bumps], 0), tiny)
+        q = np.maximum(_normal(x, *self.q), tiny)
+        forward, reverse = (
+            float(np.sum(a * np.log(a / b)) * (x[1] - x[0])) for a, b in ((p, q), (q, p))
+        )
+        (a, s_a), (b, s_b) = self.bumps
+        return (
+            f"p has bumps at {said(a, 1)} and {said(b, 1)}, of deviations {said(s_a, 1)} and "
+            f"{said(s_b, 1)}; q has mean {said(self.q[0], 1)} and deviation {said(self.q[1], 1)}. "
+            f"KL(p‖q) = {said(forward, 2)} nats and KL(q‖p) = {said(reverse, 2)} nats. Task: put q "
+            "so that KL(q‖p) is below 0.75 nats although half of the data is left out."
+        )
 
     def still(self) -> str:
         """The two densities as they are before anything is moved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from flowlib.flow import Bijection, Flow
 from flowlib.plotting import DATA, GREY, INK, LATENT
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.inputs import as_points, as_steps, random_realnvp, step_name
-from flowlib.widgets.stills import number, path, picture, square, title
+from flowlib.widgets.stills import number, path, picture, point, said, square, title
 from flowlib.widgets.traits import Index, Number
 
 __all__ = ["LayersExplorer"]
@@ -105,6 +106,20 @@ class LayersExplorer(Explorer):
         return (
             f"LayersExplorer({len(self.log_dets[0])} points after {self.depth:g} of "
             f"{len(self.layers)} layers)"
+        )
+
+    @property
+    def reading(self) -> str:
+        """Where the chosen point goes, its log-likelihood, and the task."""
+        k = self.point
+        x, z = (self.places[layer][2 * k : 2 * k + 2] for layer in (0, -1))
+        log_p_z = -0.5 * sum(v * v for v in z) - math.log(2 * math.pi)
+        log_det = self.log_dets[-1][k]
+        return (
+            f"The point {point(x)} ends at z = {point(z)}. There log p_Z(z) = {said(log_p_z, 2)}; "
+            f"the layers' log-determinants add {said(log_det, 2)}, and log p(x) = "
+            f"{said(log_p_z + log_det, 2)}. Task: among the data, before the first layer, find a "
+            "point that will end outside of the circle of 2."
         )
 
     def still(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -162,6 +162,29 @@ class MaskExplorer(Explorer):
         flipped = f"{count} {'entry' if count == 1 else 'entries'} flipped"
         return f"MaskExplorer({self.dim} inputs, hidden layers {self.widths}, {flipped})"
 
+    @property
+    def reading(self) -> str:
+        """Which pairs are linked, what the chosen output sees, and the task."""
+        counts = path_counts(self.masks())
+        ranks = torch.tensor(self.order)
+        may = output_mask(ranks, ranks)
+        linked = int((counts[may] > 0).sum())
+        words = f"Of the {int(may.sum())} pairs that may be linked {linked} are. "
+        wrong = int((counts[~may] > 0).sum())
+        if wrong:
+            words = words[:-2] + f", and {wrong} that must not be. "
+        if self.chosen >= 0:
+            seen = [str(i + 1) for i in (counts[self.chosen] > 0).nonzero()[:, 0].tolist()]
+            inputs = " and ".join([", ".join(seen[:-1]), seen[-1]] if seen[1:] else seen)
+            what = (
+                f"input{'s' * (len(seen) > 1)} {inputs}, by the dark links" if seen else "no input"
+            )
+            words += f"Output {self.chosen + 1} sees {what}. "
+        return words + (
+            "Task: disconnect output 3 from input 1, and leave every other pair connected, or not, "
+            "as it was."
+        )
+
     # --- the picture ---
 
     def still(self) -> str:
@@ -184,7 +207,8 @@ class MaskExplorer(Explorer):
         for l, (mask, wrong) in enumerate(zip(masks, self._forbidden(masks), strict=True)):
             for r, c in mask.nonzero().tolist():
                 lines[wrong[r, c]] += polyline([spot(l, c), spot(l + 1, r)])
-        parts = [path(lines[0], stroke=GREY)]
+        lit = self._lit(masks, spot)
+        parts = [path(lines[0], stroke=GREY), path(lit, stroke=INK, stroke_width=2.2)]
         if lines[1]:
             parts.append(path(lines[1], **dashed))
         for k, layer in enumerate(layers):
@@ -209,6 +233,21 @@ class MaskExplorer(Explorer):
             color = INK if may or counts[i][j] else GREY
             parts.append(label(x + side / 2, y + side / 2 + 4.5, counts[i][j], color))
         return picture(250, *parts, label(400 + self.dim * cell / 2, 28, "paths"))
+
+    def _lit(self, masks: list[Tensor], spot: Callable[[int, int], tuple[float, float]]) -> str:
+        """The links on paths from an input to the chosen output."""
+        if self.chosen < 0:
+            return ""
+        befores = [torch.ones(self.dim, dtype=torch.bool)]
+        for mask in masks:
+            befores.append((mask & befores[-1]).any(1))
+        after, lines = torch.arange(self.dim) == self.chosen, ""
+        for l in reversed(range(len(masks))):
+            lit = masks[l] & after[:, None] & befores[l]
+            for r, c in lit.nonzero().tolist():
+                lines += polyline([spot(l, c), spot(l + 1, r)])
+            after = lit.any(0)
+        return lines
 
     def _forbidden(self, masks: list[Tensor]) -> list[Tensor]:
         """Which links lie on a path from an input to an output of no larger rank."""

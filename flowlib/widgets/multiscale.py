@@ -18,7 +18,7 @@ from flowlib.plotting import DATA, INK, LATENT, PAPER
 from flowlib.trained import noisy_digits, pretrained
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.inputs import as_names, as_steps, picture_names, require_flow, step_name
-from flowlib.widgets.stills import number, path, picture, square, title
+from flowlib.widgets.stills import number, path, picture, said, square, title
 from flowlib.widgets.traits import Index, Whole
 
 __all__ = ["MultiscaleExplorer"]
@@ -120,6 +120,25 @@ class MultiscaleExplorer(Explorer):
         return (
             f"MultiscaleExplorer({len(self.labels)} picture{plural} after step {self.depth} of "
             f"{len(self.steps)}{name})"
+        )
+
+    @property
+    def reading(self) -> str:
+        """What becomes of the chosen pixel, and the task."""
+        latent = self.steps[-1]["order"]
+        dim = math.prod(self.shape)
+        late = range(int(0.58 * dim), dim)
+        goal = next((k for k in late if latent[k] != self.pixel), 0)
+        _, h, w = self.shape
+        channel, place = divmod(self.pixel, h * w)
+        row, column = divmod(place, w)
+        value = self.values[self.picture][-1][self.pixel]
+        of = f"channel {channel}, " if self.shape[0] > 1 else ""
+        return (
+            f"The pixel in {of}row {row}, column {column} becomes z[{latent.index(self.pixel)}] = "
+            f"{said(value, 2)}. Task: which pixel of the data becomes z[{goal}]? Go to the end, "
+            "choose that number in the latent, and follow it back to the data, before the first "
+            "step."
         )
 
     def still(self) -> str:

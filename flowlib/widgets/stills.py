@@ -15,8 +15,10 @@ __all__ = [
     "number",
     "path",
     "picture",
+    "point",
     "polyline",
     "rectangle",
+    "said",
     "square",
     "text",
     "title",
@@ -111,6 +113,27 @@ def square(x: float, y: float, side: float) -> str:
     """
     s = number(side)
     return f"M{number(x)} {number(y)}h{s}v{s}h-{s}z"
+
+
+def said(value: float, digits: int = 3) -> str:
+    """A number in a sentence, with a proper minus sign.
+
+    Example:
+        >>> said(-0.25, 2), said(-0.0001)
+        ('−0.25', '0.000')
+    """
+    shown = f"{value:.{digits}f}"
+    return (shown if float(shown) else shown.lstrip("-")).replace("-", "−")
+
+
+def point(values: Iterable[float], digits: int = 2) -> str:
+    """A point in a sentence.
+
+    Example:
+        >>> point([1, -0.5])
+        '(1.00, −0.50)'
+    """
+    return f"({', '.join(said(value, digits) for value in values)})"
 
 
 def number(value: float) -> str:

@@ -22,7 +22,9 @@ from flowlib.widgets.stills import (
     number,
     path,
     picture,
+    point,
     polyline,
+    said,
     text,
     title,
 )
@@ -108,6 +110,50 @@ class WarpExplorer(Explorer):
         names = {"line": ("view", "knots", "probe"), "bend": ("view", "bend", "centre", "side")}
         state = ", ".join(f"{name}={getattr(self, name)!r}" for name in names[self.view])
         return f"WarpExplorer({state})"
+
+    @property
+    def reading(self) -> str:
+        """The numbers of the present view, and its task."""
+        return {
+            "line": self._line_reading, "matrix": self._matrix_reading, "bend": self._bend_reading,
+        }[self.view]()  # fmt: skip
+
+    def _line_reading(self) -> str:
+        f = PchipInterpolator(KNOTS, self.knots)
+        z, slope = float(f(self.probe)), float(f.derivative()(self.probe))
+        base, log_slope = -0.5 * z**2 - 0.5 * math.log(2 * math.pi), math.log(abs(slope))
+        return (
+            f"At x = {said(self.probe, 2)} the slope of the map is {said(slope)}. There "
+            f"log p_Z(z) is {said(base)}, log |f′(x)| is {said(log_slope)}, and their sum log p(x) "
+            f"is {said(base + log_slope)}. Task: bend the map so that the data have two hills."
+        )
+
+    def _matrix_reading(self) -> str:
+        a, x = np.array(self.matrix), np.array(self.point)
+        det = float(np.linalg.det(a))
+        words = (
+            f"The columns of A are the arrows a₁ = {point(a[:, 0])} and a₂ = {point(a[:, 1])}, "
+            f"and det A = {said(det)}. "
+        )
+        if abs(det) >= 1e-6:
+            z = a @ x
+            base = -0.5 * float(z @ z) - math.log(2 * math.pi)
+            log_det = math.log(abs(det))
+            words += (
+                f"At x = {point(x)} log p_Z(z) is {said(base)}, log |det A| is {said(log_det)}, "
+                f"and their sum log p(x) is {said(base + log_det)}. "
+            )
+        return words + "Task: make the determinant 1 without a rotation."
+
+    def _bend_reading(self) -> str:
+        _, jacobian = self._at_centre()
+        det = float(np.linalg.det(jacobian))
+        return (
+            f"At x = {point(self.centre)}, in the middle of a square of side {said(self.side, 2)}, "
+            f"the Jacobian's determinant is {said(det)} and log |det J| = "
+            f"{said(math.log(abs(det)))}. Task: find a place and a size for the square whose image "
+            "is at least 1.5 times as large, and which the parallelogram predicts within 1 %."
+        )
 
     def still(self) -> str:
         """The present view as it is before anything is moved."""
@@ -204,8 +250,18 @@ class WarpExplorer(Explorer):
             _panel(
                 340, "latent z = A x", [g @ a.T for g in grid], square @ a.T,
                 *_rings(circles, LATENT), _dot(a @ x, LATENT),
+                *_arrow(a[:, 0], "a₁"), *_arrow(a[:, 1], "a₂"),
             ),
         )  # fmt: skip
+
+    def _at_centre(self) -> tuple[Array, Array]:
+        """Where the bend takes the square's middle, and its Jacobian there."""
+        (shear, stretch), x = self.bend, self.centre
+        u = x[0] + shear * math.sin(x[1])
+        grow = math.exp(stretch * math.tanh(u))
+        pull = x[1] * grow * stretch / math.cosh(u) ** 2
+        lean = shear * math.cos(x[1])
+        return np.array([u, x[1] * grow]), np.array([[1, lean], [pull, pull * lean + grow]])
 
     def _bend(self) -> str:
         shear, stretch = self.bend
@@ -219,11 +275,7 @@ class WarpExplorer(Explorer):
             u = points[..., 0] + shear * np.sin(points[..., 1])
             return np.stack([u, points[..., 1] * np.exp(stretch * np.tanh(u))], -1)
 
-        z = bent(x)
-        grow = np.exp(stretch * np.tanh(z[0]))
-        pull = x[1] * grow * stretch / np.cosh(z[0]) ** 2
-        lean = shear * np.cos(x[1])
-        jacobian = np.array([[1, lean], [pull, pull * lean + grow]])
+        z, jacobian = self._at_centre()
         image = _path(z + corners @ jacobian.T, True)
         dashed: Style = {"stroke": THIRD, "stroke_width": 2.4, "stroke_dasharray": "6 4"}
         grid = _grid(49)
@@ -235,6 +287,22 @@ class WarpExplorer(Explorer):
                 path(image, fill="none", **dashed), _dot(z, LATENT),
             ),
         )  # fmt: skip
+
+
+def _arrow(tip: Array, name: str) -> list[str]:
+    """A column of the matrix, from the origin, with its name beyond the tip."""
+    length = float(np.hypot(*tip))
+    if length < 0.05:
+        return []
+    along = tip / length
+    side = 0.09 * np.array([-along[1], along[0]])
+    head = np.stack([tip, tip - 0.28 * along + side, tip - 0.28 * along - side])
+    x, y = _pixels(tip + 0.3 * along)
+    return [
+        path(_path(np.stack([0 * tip, tip - 0.2 * along])), stroke=INK, stroke_width=2.6),
+        path(_path(head, True), fill=INK),
+        text(x, y + 5, name, font_size=15, text_anchor="middle", fill=INK),
+    ]
 
 
 def _grid(points: int) -> list[Array]:
