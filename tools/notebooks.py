@@ -78,7 +78,7 @@ def execute(notebook: NotebookNode) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the Makefile
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     client = NotebookClient(
-        notebook, timeout=300, record_timing=False, store_widget_state=False,
+        notebook, timeout=300, record_timing=False, store_widget_state=False, coalesce_streams=True,
         resources={"metadata": {"path": str(CHAPTERS)}},
     )  # fmt: skip
     client.execute()
