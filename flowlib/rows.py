@@ -217,9 +217,10 @@ def _require_shapes(where: str, flow: Density, labels: dict[str, str], rows: Row
     for part, dims, size in (("context", 2, ", C"), ("weights", 1, ",")):
         value = getattr(rows, part)
         if value is not None and (value.dim() != dims or len(value) != len(x)):
+            hint = "; [:, None] makes one column" if value.dim() == 1 < dims else ""
             raise ValueError(
                 f"{where}: expected {labels[part]} of shape ({len(x)}{size}), got "
-                f"{tuple(value.shape)}"
+                f"{tuple(value.shape)}{hint}"
             )
 
 
