@@ -18,7 +18,7 @@ MISTAKES ?=
 .PHONY: book lab notebooks test mistakes weights style types oldest address requirements bench vendor clean
 
 book: $(READY)
-	@$(BIN)/python tools/site.py $(SITE)
+	@$(BIN)/python -m tools.site $(SITE)
 
 lab: $(READY)
 	FLOWLIB_PROGRESS=1 $(BIN)/jupyter lab chapters

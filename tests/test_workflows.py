@@ -116,7 +116,7 @@ def test_python_is_one_that_the_project_allows(workflow, job):
 def test_the_folder_that_make_book_writes_is_published():
     build, deploy = (WORKFLOWS["pages.yml"]["jobs"][name] for name in ("build", "deploy"))
     (upload,) = using(build, "actions/upload-pages-artifact")
-    (written,) = re.findall(r"tools/site\.py (\S+)$", "\n".join(dry("book")), re.M)
+    (written,) = re.findall(r"-m tools\.site (\S+)$", "\n".join(dry("book")), re.M)
     assert build["steps"][upload]["with"] == {"path": written}
     (made,) = (k for k, step in enumerate(build["steps"]) if step.get("run") == "make book")
     assert made < upload

@@ -1,4 +1,4 @@
-"""Builds the website: `python tools/site.py _build/html [--fresh]`.
+"""Builds the website: `python -m tools.site _build/html [--fresh]`.
 
 Jupyter Book exits 0 on a good deal of trouble and keeps pages that it does not re-read, so a
 build for the tests (`--fresh`) starts from nothing and takes every warning for an error. The
@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tools import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,6 +72,7 @@ def build(site: Path, fresh: bool = False) -> None:
     bibliography = site / "book" / "bibliography.html"
     text = bibliography.read_text()
     bibliography.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'))
+    pages.finish(site)
 
 
 def main() -> None:

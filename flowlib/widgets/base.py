@@ -17,7 +17,6 @@ import hashlib
 import html
 import inspect
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +38,7 @@ def _nobody_is_there() -> bool:
 
 
 CSS = (HERE / "base.css").read_text()
+ALIVE = (HERE / "alive.js").read_text()
 
 
 class Explorer(anywidget.AnyWidget):
@@ -130,14 +130,11 @@ class Explorer(anywidget.AnyWidget):
         state = json.dumps(self.state(), sort_keys=True)
         key = f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         picture = base64.b64encode(self.still().encode()).decode()
-        boot = (HERE / "boot.js").read_text()
-        values = {"KEY": key, "STATE": state, "ESM": self._esm, "STYLES": json.dumps(self._styles)}
+        page = {"key": key, "state": self.state(), "code": self._esm, "styles": self._styles}
         # A string literal is safe inside <script> once no tag can end it.
-        literals = {
-            place: json.dumps(value).replace("</", "<\\/").replace("<!--", "<\\!--")
-            for place, value in values.items()
-        }
-        boot = re.sub(f"__({'|'.join(values)})__", lambda match: literals[match[1]], boot)
+        literal = json.dumps(json.dumps(page, sort_keys=True))
+        literal = literal.replace("</", "<\\/").replace("<!--", "<\\!--")
+        boot = ALIVE + (HERE / "boot.js").read_text().replace("__PAGE__", literal)
         return (
             f'<div class="fl-explorer" data-explorer="{name}" data-key="{key}">'
             f'<img alt="{html.escape(self.caption)}" width="640" '

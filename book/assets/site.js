@@ -1,0 +1,35 @@
+// What the book's pages do themselves, after the theme's own scripts.
+
+// Explorers: each has its still picture, and behind it its state; its kind's code has come before.
+for (const root of document.querySelectorAll("[data-explorer]")) {
+  const state = JSON.parse(root.nextElementSibling.textContent);
+  bring(window.flExplorers[root.dataset.explorer], root, state);
+}
+
+// The contents mark the section that one is in.
+const entries = new Map();
+for (const link of document.querySelectorAll(".bd-sidebar-secondary nav a[href^='#']")) {
+  const section = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+  if (section) entries.set(section, link);
+}
+function markSection() {
+  const read = [...entries.keys()].filter((section) => section.getBoundingClientRect().top < 0.3 * innerHeight);
+  const here = entries.get(read.at(-1));
+  for (const link of entries.values()) {
+    if (link === here) link.setAttribute("aria-current", "location");
+    else link.removeAttribute("aria-current");
+  }
+}
+let marking = 0;
+addEventListener("scroll", () => (marking ||= requestAnimationFrame(() => ((marking = 0), markSection()))), { passive: true });
+markSection();
+
+// On paper everything is open, and comes back as it was.
+let shut = [];
+addEventListener("beforeprint", () => {
+  shut = [...document.querySelectorAll("article details:not([open])")];
+  for (const node of shut) node.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const node of shut) node.open = false;
+});

@@ -1,0 +1,162 @@
+"""What the pages weigh and how soon they live: `python tools/measure.py _build/html [PAGE ...]`.
+
+For each page at the width of a laptop and of a phone: the height of every explorer, how many bytes
+a reader gets, raw and compressed, without figures, in how many requests, the first paint, when all
+explorers are alive, and how far the layout shifts; the two times also throttled, to a phone of
+1.6 Mbit/s with a CPU four times as slow. `--lighthouse` adds its scores, which want node and
+`npm install --prefix DIR lighthouse`, with DIR in the environment as LIGHTHOUSE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+PAGES = ["book/index.html"] + [
+    f"chapters/{p.stem}.html"
+    for p in sorted(Path(__file__).resolve().parent.parent.glob("chapters/[0-9]*.md"))
+]
+WIDTHS = {"laptop": (1280, 800), "phone": (390, 844)}
+FIGURES = (".png", ".webp", ".jpg")
+SLOW = {
+    "offline": False,
+    "latency": 150,
+    "downloadThroughput": 1.6e6 / 8,
+    "uploadThroughput": 0.75e6 / 8,
+}
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+WATCH = """() => {
+  window.seen = { shift: 0, paint: 0, alive: 0 };
+  new PerformanceObserver((list) => {
+    for (const e of list.getEntries()) if (!e.hadRecentInput) seen.shift += e.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  new PerformanceObserver((list) => {
+    for (const e of list.getEntries())
+      if (e.name === "first-contentful-paint") seen.paint = e.startTime;
+  }).observe({ type: "paint", buffered: true });
+  const look = () => {
+    const all = [...document.querySelectorAll("[data-explorer]")];
+    const ready = document.readyState === "complete" && all.every((e) => e.dataset.alive);
+    if (ready) seen.alive = performance.now();
+    else setTimeout(look, 20);
+  };
+  addEventListener("DOMContentLoaded", look);
+}"""
+
+
+class Compressing(SimpleHTTPRequestHandler):
+    """Serves as websites do: text compressed, where the browser takes it."""
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if path.suffix not in {".html", ".css", ".js", ".svg", ".json"} or not path.is_file():
+            super().do_GET()
+            return
+        body = gzip.compress(path.read_bytes())
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def visit(browser: Browser, url: str, size: tuple[int, int], slow: bool) -> dict[str, Any]:
+    """One reader who opens one page, with nothing in the cache."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    page = context.new_page()
+    page.add_init_script(f"({WATCH})()")
+    bodies: list[tuple[str, bytes]] = []
+    if slow:
+        session = context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.send("Network.emulateNetworkConditions", SLOW)
+        session.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    else:
+        page.on("response", lambda response: bodies.append((response.url, response.body())))
+    page.goto(url, wait_until="load", timeout=120_000)
+    page.wait_for_function("seen.alive > 0", timeout=120_000)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for y in range(0, height, size[1]):  # what is lazy comes, and shifts the layout if it does
+        page.evaluate(f"scrollTo(0, {y})")
+        page.wait_for_timeout(30 if not slow else 5)
+    heights = page.evaluate(
+        "[...document.querySelectorAll('[data-explorer]')].map(e =>"
+        " [e.dataset.explorer, Math.round(e.getBoundingClientRect().height)])"
+    )
+    seen = page.evaluate("seen")
+    context.close()
+    text = [(url, body) for url, body in bodies if not url.split("?")[0].endswith(FIGURES)]
+    return {
+        "heights": heights, "requests": len(bodies), "paint": seen["paint"] / 1000,
+        "alive": seen["alive"] / 1000, "shift": seen["shift"],
+        "raw": sum(len(body) for _, body in text),
+        "gzip": sum(len(gzip.compress(body)) for _, body in text),
+    }  # fmt: skip
+
+
+def lighthouse(url: str, chrome: str, phone: bool) -> dict[str, int]:
+    """The four scores of a hundred."""
+    command = [
+        str(Path(os.environ["LIGHTHOUSE"]) / "node_modules/.bin/lighthouse"), url, "--quiet",
+        "--output=json", "--chrome-flags=--headless=new --no-sandbox --disable-gpu",
+        "--only-categories=performance,accessibility,best-practices,seo",
+    ]  # fmt: skip
+    command += [] if phone else ["--preset=desktop"]
+    found = subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "CHROME_PATH": chrome}
+    )
+    scores = json.loads(found.stdout)["categories"]
+    return {name: round(100 * score["score"]) for name, score in scores.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("site", type=Path)
+    parser.add_argument("pages", nargs="*", default=PAGES)
+    parser.add_argument("--lighthouse", action="store_true")
+    arguments = parser.parse_args()
+    chrome = next(filter(None, map(shutil.which, NAMES)))
+    handler = partial(Compressing, directory=str(arguments.site.resolve()))
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chrome, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for path in arguments.pages:
+            url = f"http://127.0.0.1:{httpd.server_port}/{path}"
+            for name, size in WIDTHS.items():
+                one = visit(browser, url, size, slow=False)
+                slow = visit(browser, url, size, slow=True)
+                print(
+                    f"{path} {name}: {one['raw'] / 1e6:.2f} MB, {one['gzip'] / 1e3:.0f} kB gzip, "
+                    f"{one['requests']} requests; paint {one['paint']:.2f} s, alive "
+                    f"{one['alive']:.2f} s, throttled {slow['paint']:.1f} and "
+                    f"{slow['alive']:.1f} s; shift {one['shift']:.3f}; "
+                    + ", ".join(f"{kind} {height}" for kind, height in one["heights"]),
+                    flush=True,
+                )
+                if arguments.lighthouse:
+                    print("  lighthouse", lighthouse(url, chrome, name == "phone"), flush=True)
+        browser.close()
+    httpd.shutdown()
+
+
+if __name__ == "__main__":
+    main()
