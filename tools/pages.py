@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import lightningcss
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from PIL import Image
 from py_mini_racer import MiniRacer
 from rjsmin import jsmin
@@ -45,10 +45,11 @@ ICONS = {
     "file-pdf": "M6 3h8l4 4v14H6zM14 3v4h4M9 13h6M9 17h6",
     "play": "M7 5l12 7l-12 7z",
     "rocket": "M5 15c-1 2-1 4-1 5c1 0 3 0 5-1M9 17l-2-2c1-6 5-11 13-11c0 8-5 12-11 13zM14 9h1",
+    "code": "M9 6l-6 6l6 6M15 6l6 6l-6 6",
     "sun": "M12 8a4 4 0 1 0 0 8a4 4 0 1 0 0-8zM12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2"
     "M5 19l2-2M17 7l2-2",
     "moon": "M20 14.5A8.5 8.5 0 1 1 9.5 4a7 7 0 0 0 10.5 10.5z",
-    "circle-half-stroke": "M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18zM12 3v18M15 5v14M18 7.5v9",
+    "circle-half-stroke": "M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18zM12 3v18M14.5 4v16M17 5v14M19.5 8v8",
 }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ def finish(site: Path) -> None:
         simplify(page)
         draw_icons(page)
         describe(page)
+        fold_code(page)
         share_explorers(page, site)
         improve_pictures(page, path)
     link_scripts(pages, site)
@@ -103,16 +105,21 @@ def draw_icons(page: BeautifulSoup) -> None:
         icon = next((n[3:] for n in names if n[3:] in ICONS and n.startswith("fa-")), None)
         if icon is None:
             raise ValueError(f"no icon is drawn for {' '.join(names)}")
-        svg = page.new_tag(
-            "svg", attrs={"viewBox": "0 0 24 24", "class": "fl-icon", "aria-hidden": "true"}
-        )
-        svg.append(page.new_tag("path", attrs={"d": ICONS[icon]}))
+        svg = _icon(page, icon)
         node["class"] = [n for n in names if n == "theme-switch"]
         if not node["class"]:
             node.replace_with(svg)
         else:
             node.name = "span"
             node.append(svg)
+
+
+def _icon(page: BeautifulSoup, name: str) -> Tag:
+    svg = page.new_tag(
+        "svg", attrs={"viewBox": "0 0 24 24", "class": "fl-icon", "aria-hidden": "true"}
+    )
+    svg.append(page.new_tag("path", attrs={"d": ICONS[name]}))
+    return svg
 
 
 def simplify(page: BeautifulSoup) -> None:
@@ -139,6 +146,76 @@ def describe(page: BeautifulSoup) -> None:
     if words and page.head is not None:
         short = words if len(words) <= 160 else words[:157].rsplit(" ", 1)[0] + " …"
         page.head.append(page.new_tag("meta", attrs={"name": "description", "content": short}))
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+LONG = 24  # lines of a cell that trains, prints or compares
+HOLDS = re.compile(r"^\([\d.]+\) holds on .*$", re.M)
+
+
+def fold_code(page: BeautifulSoup) -> None:
+    """Code waits until it is asked for: under its picture or table, or, where it is a check, behind
+    what holds. Methods written from scratch and short cells stay open; so do cells tagged ``open``.
+    """
+    for cell in page.select("div.cell"):
+        source = cell.select_one("div.cell_input")
+        if source is None or "tag_open" in cell["class"]:
+            continue
+        code, output = source.get_text(), cell.select_one("div.cell_output")
+        checks = [found for node in cell.select("div.stream pre") for found in _checks(node)]
+        if checks:
+            source.replace_with(_folded(page, source, "fl-check", *checks))
+        elif output is not None and (name := _what_waits(code)):
+            output.insert_after(_folded(page, source.extract(), "fl-code", name))
+    buttons = page.select_one(".article-header-buttons")
+    if page.select_one("details.fl-code") is not None and buttons is not None:
+        title = {"title": "Show all code", "aria-label": "Show all code"}
+        button = page.new_tag(
+            "button", attrs={"class": "btn btn-sm fl-all-code", "aria-pressed": "false", **title}
+        )
+        button.append(_icon(page, "code"))
+        buttons.insert(0, button)
+
+
+def _what_waits(code: str) -> str:
+    """What a line says in place of a cell's code; nothing if it stays open."""
+    lines = len(code.strip().splitlines())
+    if re.search(r"\w+Explorer\(", code):
+        return "Code of this explorer"
+    if re.search(r"\bplt\.", code):
+        return "Code of this figure"
+    if lines > LONG and re.search(r"\b(fit|print)\(", code):
+        return f"Code of this experiment, {lines} lines"
+    return ""
+
+
+def _checks(node: Tag) -> list[str]:
+    """What a cell has checked; it is taken from what the cell has printed."""
+    words = node.get_text()
+    found = HOLDS.findall(words)
+    left = HOLDS.sub("", words).strip("\n")
+    output = node.find_parent("div", class_="output")
+    if found and not left:
+        holder = output.parent
+        output.decompose()
+        if not holder.find("div"):
+            holder.decompose()
+    elif found:
+        node.string = re.sub(r"\n{2,}", "\n", left) + "\n"
+    return found
+
+
+def _folded(page: BeautifulSoup, source: Tag, kind: str, *lines: str) -> Tag:
+    details = page.new_tag("details", attrs={"class": kind})
+    summary = page.new_tag("summary")
+    for line in lines:
+        words = page.new_tag("span")
+        words.string = line
+        summary.append(words)
+    details.append(summary)
+    details.append(BeautifulSoup(str(source), "html.parser"))
+    return details
 
 
 # --- explorers ----------------------------------------------------------------------------------

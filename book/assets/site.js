@@ -33,3 +33,11 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => {
   for (const node of shut) node.open = false;
 });
+
+// One button opens all code, and shuts it again.
+const allCode = document.querySelector(".fl-all-code");
+allCode?.addEventListener("click", () => {
+  const open = allCode.getAttribute("aria-pressed") !== "true";
+  allCode.setAttribute("aria-pressed", open);
+  for (const node of document.querySelectorAll("details:is(.fl-code, .fl-check)")) node.open = open;
+});
