@@ -15,7 +15,7 @@ PROCESSES ?= 2
 # `make mistakes MISTAKES=--tested` right after a `make test` that passed does not run those again.
 MISTAKES ?=
 
-.PHONY: book lab notebooks test mistakes weights style types oldest address requirements bench vendor clean
+.PHONY: book lab notebooks test mistakes weights heights style types oldest address requirements bench vendor clean
 
 book: $(READY)
 	@$(BIN)/python -m tools.site $(SITE)
@@ -41,6 +41,9 @@ mistakes: $(READY)
 
 weights: $(READY)
 	@$(BIN)/python tools/weights.py --check
+
+heights: book
+	@$(BIN)/python tools/measure.py $(SITE) --heights
 
 address: $(READY)
 	@$(BIN)/python tools/address.py "$(URL)"

@@ -130,6 +130,7 @@ def alone(one: Watch, widget):
     one.page.set_content(head + page + '<div style="height: 3000px"></div>')
     explorer = one.page.locator('.fl-explorer[data-alive="true"]')
     explorer.wait_for()
+    explorer.evaluate("e => e.querySelectorAll('details').forEach(d => (d.open = true))")
     explorer.scroll_into_view_if_needed()
     return explorer
 

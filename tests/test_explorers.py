@@ -146,9 +146,9 @@ def test_each_brings_the_styles_that_are_its_own(watch):
     pages = [w()._repr_mimebundle_()[0]["text/html"] for w in (MaskExplorer, CompletionExplorer)]
     one.page.set_content("".join(pages))
     one.page.locator('.fl-explorer[data-alive="true"]').nth(1).wait_for()
-    for part in (".fl-made", ".fl-thumbs"):  # of the one, and of the other
+    for part, display in ((".fl-matrices", "flex"), (".fl-thumbs", "grid")):  # of one each
         shown = one.page.locator(part).first
-        assert shown.evaluate("e => getComputedStyle(e).display") == "grid"
+        assert shown.evaluate("e => getComputedStyle(e).display") == display
     assert one.page.locator("style#fl-style-base").count() == 1
 
 

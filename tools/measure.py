@@ -3,8 +3,9 @@
 For each page at the width of a laptop and of a phone: the height of every explorer, how many bytes
 a reader gets, raw and compressed, without figures, in how many requests, the first paint, when all
 explorers are alive, and how far the layout shifts; the two times also throttled, to a phone of
-1.6 Mbit/s with a CPU four times as slow. `--lighthouse` adds its scores, which want node and
-`npm install --prefix DIR lighthouse`, with DIR in the environment as LIGHTHOUSE.
+1.6 Mbit/s with a CPU four times as slow. `--heights` notes the explorers' heights instead, for which
+pages keep room. `--lighthouse` adds its scores, which want node and `npm install --prefix DIR
+lighthouse`, with DIR in the environment as LIGHTHOUSE.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+HEIGHTS = Path(__file__).resolve().parent.parent / "book" / "explorer-heights.toml"
 PAGES = ["book/index.html"] + [
     f"chapters/{p.stem}.html"
     for p in sorted(Path(__file__).resolve().parent.parent.glob("chapters/[0-9]*.md"))
@@ -110,6 +112,24 @@ def visit(browser: Browser, url: str, size: tuple[int, int], slow: bool) -> dict
     }  # fmt: skip
 
 
+def note_heights(browser: Browser, server: str, pages: list[str]) -> None:
+    """Write how high each explorer is, on a phone and on a laptop: so much room is kept for it."""
+    found: dict[str, list[int]] = {}
+    for name in ("phone", "laptop"):
+        width, height = WIDTHS[name]
+        page = browser.new_page(viewport={"width": width, "height": height})
+        for path in pages:
+            page.goto(f"{server}/{path}", wait_until="load")
+            for key, high in page.evaluate(
+                "[...document.querySelectorAll('[data-explorer]')].map(e =>"
+                " [e.dataset.key, Math.round(e.getBoundingClientRect().height)])"
+            ):
+                found.setdefault(key, []).append(high)
+        page.close()
+    head = "# Pixels on a phone and on a laptop; `make heights` keeps them.\n"
+    HEIGHTS.write_text(head + "".join(f"{key} = {high}\n" for key, high in sorted(found.items())))
+
+
 def lighthouse(url: str, chrome: str, phone: bool) -> dict[str, int]:
     """The four scores of a hundred."""
     command = [
@@ -130,6 +150,7 @@ def main() -> None:
     parser.add_argument("site", type=Path)
     parser.add_argument("pages", nargs="*", default=PAGES)
     parser.add_argument("--lighthouse", action="store_true")
+    parser.add_argument("--heights", action="store_true", help="note the explorers' heights")
     arguments = parser.parse_args()
     chrome = next(filter(None, map(shutil.which, NAMES)))
     handler = partial(Compressing, directory=str(arguments.site.resolve()))
@@ -139,6 +160,9 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=chrome, args=["--no-sandbox", "--disable-gpu"]
         )
+        if arguments.heights:
+            note_heights(browser, f"http://127.0.0.1:{httpd.server_port}", arguments.pages)
+            arguments.pages = []
         for path in arguments.pages:
             url = f"http://127.0.0.1:{httpd.server_port}/{path}"
             for name, size in WIDTHS.items():

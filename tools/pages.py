@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ from rjsmin import jsmin
 
 ROOT = Path(__file__).resolve().parent.parent
 KATEX = "_static/katex.min.js"
+HEIGHTS = ROOT / "book" / "explorer-heights.toml"
 
 # What a page needs of the theme's and Sphinx's scripts, in this order. bootstrap.js has 81 kB for
 # tooltips and menus, for which the browser has its own.
@@ -222,7 +224,11 @@ def _folded(page: BeautifulSoup, source: Tag, kind: str, *lines: str) -> Tag:
 
 
 def share_explorers(page: BeautifulSoup, site: Path) -> None:
-    """Leave an explorer's state in the page, and put its code where all pages find it."""
+    """Leave an explorer's state in the page, and put its code where all pages find it.
+
+    The room that it will take is kept free from the beginning: as high as it was last measured.
+    """
+    heights = tomllib.loads(HEIGHTS.read_text())
     for script in page.select("script[type=module]"):
         found = re.search(r"^const page = JSON\.parse\((\".*\")\);$", script.string or "", re.M)
         if found is None:
@@ -237,6 +243,10 @@ def share_explorers(page: BeautifulSoup, site: Path) -> None:
         )
         for name, text in parts["styles"].items():
             (folder / f"{name}.css").write_text(text)
+        root = script.find_previous_sibling("div", class_="fl-explorer")
+        if parts["key"] in heights:
+            narrow, wide = heights[parts["key"]]
+            root["style"] = f"--fl-narrow: {narrow}px; --fl-wide: {wide}px"
         state = page.new_tag("script", attrs={"type": "application/json"})
         state.string = json.dumps(parts["state"], separators=(",", ":")).replace("</", "<\\/")
         script.replace_with(state)

@@ -257,6 +257,16 @@ const preset = (name, act, text = name) => button(text, { "data-preset": name },
 const resetButton = (act) => button("reset", { "data-action": "reset" }, act);
 const row = (...nodes) => make("div", { class: "fl-row" }, ...nodes);
 
+// The frame of an explorer: its picture, and a rail with what it says, asks and offers. Where there
+// is room the rail stands beside the picture, and else under it, with the task in sight.
+const [RAIL, BESIDE] = [272 + 20, 700]; // pixels, with the gap between them; base.css has them, too
+const pictureWidth = (width) => (width >= BESIDE ? width - RAIL : width);
+const frame = (picture, rail) =>
+  make("div", { class: "fl-frame" },
+    make("div", { class: "fl-main" }, ...picture), make("div", { class: "fl-rail" }, ...rail));
+// What is rarely needed, behind a word.
+const folded = (words, ...nodes) => make("details", { class: "fl-more" }, make("summary", {}, words), ...nodes);
+
 // Buttons of which the one is pressed whose value holds; each option is [text, value, attributes].
 function choice(options, get, set) {
   const nodes = options.map(([text, value, attributes]) => button(text, attributes, () => set(value)));

@@ -568,9 +568,9 @@ function tilesPart(game) {
       button("next pixel", { "data-action": "next" }, next),
       button("end", { "data-action": "all", "aria-label": "draw to the end" }, () => goStep(dim)),
       resetButton(() => page.set(structuredClone(start)))),
-    stepper.node, says.node);
+    stepper.node);
   const draw = (now) => [tiles, stepper, says].forEach((part) => part.draw(now));
-  return { node, draw };
+  return { node, says: says.node, draw };
 }
 
 function render({ model, el }) {
@@ -578,8 +578,9 @@ function render({ model, el }) {
   const game = openGame(page);
   const [from, turn, chance] = [starts(game), turnOf(game), chancePart(game)];
   const [picture, tiles, bill] = [picturePart(game, turn.asked), tilesPart(game), billOf(game)];
-  el.replaceChildren(
-    from.node, make("div", { class: "fl-complete" }, picture.node, chance.node, tiles.node), ...bill.nodes, ...turn.nodes);
+  el.replaceChildren(frame(
+    [make("div", { class: "fl-complete" }, picture.node, chance.node, tiles.node)],
+    [from.node, ...turn.nodes, tiles.says, ...bill.nodes]));
 
   return page.run(() => {
     const now = game.now();

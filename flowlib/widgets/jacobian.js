@@ -482,18 +482,17 @@ function render({ model, el }) {
     points.reset();
     page.set(page.start);
   };
-  el.replaceChildren(
-    strip.node, mode.node,
-    make("div", { class: "fl-jacobian" }, matrix.node, points.node),
-    sum.node, say, turn.node, row(resetButton(reset)));
+  el.replaceChildren(frame(
+    [strip.node, mode.node, matrix.node],
+    [points.node, sum.node, say, turn.node, row(resetButton(reset))]));
 
   return page.run((width) => {
     const now = present(page, flow);
     const m = measure(now, now.structure, now.rows, now.columns);
     // Both are built for a width in pixels, so that text and handles have their size on a phone.
-    const wide = width >= 540;
-    matrix.build(wide ? width * 0.6 - 20 : width);
-    points.build(wide ? width * 0.4 : width, (wide ? 0.86 * 0.4 : 0.62) * width);
+    const beside = width >= BESIDE;
+    matrix.build(beside ? 416 : width);
+    points.build(beside ? RAIL - 20 : width, beside ? 176 : 0.62 * width);
     strip.draw(now.steps, now.step, now.composed);
     mode.draw();
     matrix.draw(now, m);

@@ -617,16 +617,16 @@ function side(page, act) {
     weight.draw();
     sum.draw(values);
   };
-  return { node: make("div", { class: "fl-side" }, weight.node, sum.node, row(...slides)), draw };
+  return { weight: weight.node, node: sum.node, slides: row(...slides), draw };
 }
 
 // The charts are built for a width in pixels, so that text and handles have their size on a phone.
 function charts(width, page, act) {
-  const wide = width >= 540;
+  const [main, beside] = [pictureWidth(width), width >= BESIDE];
   return {
-    densities: densities(width, wide ? 218 : 196, page, act),
-    integrands: integrands(width, wide ? 158 : 148),
-    landscape: landscape(wide ? Math.round((width - 24) * 0.52) : width, wide ? 290 : 270, page, act),
+    densities: densities(main, beside ? 204 : 196, page, act),
+    integrands: integrands(main, beside ? 146 : 148),
+    landscape: landscape(beside ? RAIL - 20 : width, beside ? 206 : 270, page, act),
   };
 }
 
@@ -645,20 +645,19 @@ function render({ model, el }) {
   const known = knowledge(page);
   const act = actions(page, view, known);
   const toggles = choice(KINDS.map((kind) => [NAMES[kind], kind, { "data-landscape": kind }]), () => view.kind, act.look);
-  const [beside, say, body] = [side(page, act), saying(), make("div", { class: "fl-kl" })];
+  const [beside, say, pictures, map] = [side(page, act), saying(), make("div", { class: "fl-kl" }), make("div", {})];
   const half = task("half", "Put q so that KL(q‖p) is below 0.75 nats although half of the data is left out.");
   const presets = Object.entries(PRESETS).map(([name, p]) => preset(name, () => act.write(p)));
-  el.replaceChildren(body, half.node, row(...presets, resetButton(act.reset)));
+  const which = { class: "fl-row", role: "group", "aria-label": "Divergence whose landscape is shown" };
+  el.replaceChildren(frame(
+    [pictures, beside.weight, say, row(...presets, resetButton(act.reset))],
+    [make("div", which, make("b", {}, "landscape"), ...toggles.nodes), map, beside.node, beside.slides, half.node]));
 
   let drawn = {};
   const build = whenNew((width) => {
     drawn = charts(width, page, act);
-    const which = { class: "fl-row", role: "group", "aria-label": "Divergence whose landscape is shown" };
-    body.replaceChildren(
-      drawn.densities.node, drawn.integrands.node,
-      make("div", { class: "fl-below" },
-        make("div", {}, make("div", which, make("b", {}, "landscape"), ...toggles.nodes), drawn.landscape.node, greys()),
-        beside.node, say));
+    pictures.replaceChildren(drawn.densities.node, drawn.integrands.node);
+    map.replaceChildren(drawn.landscape.node, greys());
   });
 
   return page.run((width) => {

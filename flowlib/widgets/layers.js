@@ -194,11 +194,8 @@ function render({ model, el }) {
   const [dot, where, nats, say] = [swatch(""), make("span", {}), readout("nll"), saying()];
   const turn = task("edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
   const title = panelTitle("var(--fl-third)", "nats a point, if it ended here: ", nats.node);
-  el.replaceChildren(
-    make("div", { class: "fl-layers" },
-      make("div", {}, titled(dot, where), space.svg),
-      make("div", {}, title, curve.svg, ...way.nodes)),
-    say, ...sum.nodes, turn.node);
+  el.replaceChildren(frame([titled(dot, where), space.svg],
+    [title, curve.svg, ...way.nodes, say, ...sum.nodes, turn.node]));
 
   return page.run(() => {
     const { depth, point } = page.state();

@@ -584,13 +584,12 @@ function kindButtons({ state, set, start }, act) {
   const unflip = button("undo flips", { "data-action": "unflip" }, () => set({ flips: [] }));
   const node = make("div", { class: "fl-presets" },
     make("span", {}, "ordering"), row(...orders.nodes),
-    make("span", {}, "degrees"), row(...wirings.nodes, button("draw again", { "data-action": "again" }, act.again)),
-    make("span", {}, ""), row(unflip, resetButton(() => set(start))));
+    make("span", {}, "degrees"), row(...wirings.nodes, button("draw again", { "data-action": "again" }, act.again)));
   const draw = () => {
     orders.draw();
     wirings.draw();
   };
-  return { node, draw };
+  return { node, undo: row(unflip, resetButton(() => set(start))), draw };
 }
 
 // The order in which the paths are shown, and a draw, value after value.
@@ -628,11 +627,12 @@ function render({ model, el }) {
   const verdict = make("p", { class: "fl-say fl-verdict", role: "status" });
   const turn = task("cut", "Disconnect output 3 from input 1, and leave every other pair connected, or not, as it was.");
   const small = (words) => make("span", { class: "fl-fine" }, words);
-  el.replaceChildren(
-    make("div", { class: "fl-made" },
-      make("div", {}, titled("the network ", small("with degrees and ranks")), net.node, told),
-      make("div", {}, titled("paths ", small("from each input to each output")), paths.node, ...steps.nodes)),
-    verdict, masks.node, marksKey(), turn.node, sizes.node, kinds.node);
+  el.replaceChildren(frame(
+    [titled("the network ", small("with degrees and ranks")), net.node, told, masks.node],
+    [
+      titled("paths ", small("from each input to each output")), paths.node, verdict, turn.node, kinds.undo, marksKey(),
+      folded("sizes, orderings and degrees", sizes.node, kinds.node), folded("draw value by value", ...steps.nodes),
+    ]));
 
   return page.run(() => {
     const s = page.state();

@@ -348,13 +348,14 @@ function render({ model, el }) {
   const [title, told, worth] = [titled(), make("p", { class: "fl-told" }), readout("log_det")];
   const follow = make("p", { class: "fl-say", "data-follow": "" });
   const bill = fine("log |det| of this step, for this picture: ", worth.node);
-  el.replaceChildren(
-    make("div", { class: "fl-row fl-digits" }, ...digits.nodes),
+  el.replaceChildren(frame([
     track.node,
-    jumps(page, flow),
-    make("div", { class: "fl-told-box" }, title, told),
     make("div", { class: "fl-scales" }, ...views.map((view) => view.node)),
-    key.node, follow, bill, turn.node);
+    key.node,
+  ], [
+    title, told, jumps(page, flow), follow, bill, turn.node,
+    make("div", { class: "fl-row fl-digits" }, ...digits.nodes),
+  ]));
 
   return page.run(() => {
     const { picture, depth, pixel } = page.state();

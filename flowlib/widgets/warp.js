@@ -151,15 +151,16 @@ function lineView(page) {
   const two = task("hills", "Bend the map so that the data have two hills.");
   const presets = Object.fromEntries(Object.entries(LINES).map(([name, knots]) => [name, () => ({ knots })]));
   presets.flip = () => ({ knots: get("knots").map((z) => -z) });
-  const node = make("div", {},
+  const node = frame([
     legend([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
-    body, sum.node, say, two.node, presetRow(page, presets, ["knots", "probe"]));
+    body,
+  ], [sum.node, say, two.node, presetRow(page, presets, ["knots", "probe"])]);
 
   // The chart is built for a width in pixels, so that text and handles keep their size on a phone.
   let chart = null;
   const build = whenNew((width) => body.replaceChildren((chart = lineChart(width, get, set)).svg));
   function draw(width) {
-    build(width);
+    build(pictureWidth(width));
     const [knots, probe] = [get("knots"), get("probe")];
     const f = curve(knots);
     const m = measureLine(f, probe);
@@ -445,12 +446,12 @@ function matrixView(page) {
   const say = saying();
   const shear = task("shear", "Make the determinant 1 without a rotation.");
   const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
-  const node = make("div", {},
+  const node = frame([
     make("div", { class: "fl-panels" },
       make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
       make("div", {}, panelTitle("var(--fl-latent)", "latent z = A x"), latent.svg)),
     make("div", { class: "fl-sliders" }, ...entries.map((e) => e.node)),
-    sum.node, say, shear.node, presetRow(page, presets, ["matrix", "point"]));
+  ], [sum.node, say, shear.node, presetRow(page, presets, ["matrix", "point"])]);
 
   function draw() {
     const [a, point] = [get("matrix"), get("point")];
@@ -660,21 +661,19 @@ function bendView(page) {
   const trust = task("trust", "Find a place and a size for the square whose image is at least 1.5 times as large, " +
     "and which the parallelogram predicts within 1 %.");
   const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, () => ({ bend })]));
-  const node = make("div", {},
+  const node = frame([
     make("div", { class: "fl-panels" },
       make("div", {}, panelTitle("var(--fl-data)", "data x"), planes.data.svg),
       make("div", {}, panelTitle("var(--fl-latent)", "latent z = f(x)"), planes.latent.svg)),
+    make("p", { class: "fl-panel-title fl-magnified" }, "the same, magnified"),
+    make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
+    presetRow(page, presets, ["bend", "centre", "side"]),
+  ], [
+    legend([swatch("var(--fl-data)"), "patch f(square)"], [dashes("var(--fl-third)"), "parallelogram of J"]),
+    sum.node, say, trust.node,
+    make("div", { class: "fl-named" }, size, shear, stretch),
     bendFormulas(),
-    make("div", { class: "fl-sliders fl-named" }, shear, stretch),
-    make("div", { class: "fl-near" },
-      make("div", {},
-        legend(["the same, magnified"]),
-        make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
-        make("div", { class: "fl-named" }, size)),
-      make("div", {},
-        legend([swatch("var(--fl-data)"), "patch f(square)"], [dashes("var(--fl-third)"), "parallelogram of J"]),
-        sum.node)),
-    say, trust.node, presetRow(page, presets, ["bend", "centre", "side"]));
+  ]);
 
   function draw() {
     const [bend, centre, side] = [get("bend"), get("centre"), get("side")];
