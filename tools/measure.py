@@ -3,8 +3,8 @@
 For each page at the width of a laptop and of a phone: the height of every explorer, how many bytes
 a reader gets, raw and compressed, without figures, in how many requests, the first paint, when all
 explorers are alive, and how far the layout shifts; the two times also throttled, to a phone of
-1.6 Mbit/s with a CPU four times as slow. `--heights` notes the explorers' heights instead, for which
-pages keep room. `--lighthouse` adds its scores, which want node and `npm install --prefix DIR
+1.6 Mbit/s with a CPU four times as slow. `--heights` notes the explorers' heights instead, for
+which pages keep room. `--lighthouse` adds its scores, which want node and `npm install --prefix DIR
 lighthouse`, with DIR in the environment as LIGHTHOUSE.
 """
 
