@@ -53,6 +53,14 @@ def test_every_link_leads_somewhere(built):
     assert not dead
 
 
+def test_every_style_of_the_explorers_is_kept(built):
+    """Their scripts put names together, such as `fl-key-${kind}`, and no page shows these."""
+    (sheet,) = (built / "_static").glob("book.*.css")
+    kept = set(re.findall(r"\.(fl-[\w-]+)", sheet.read_text()))
+    own = "".join(p.read_text() for p in Path(widgets.__file__).parent.glob("*.css"))
+    assert set(re.findall(r"\.(fl-[\w-]+)", own)) <= kept
+
+
 def test_every_picture_says_what_it_shows(built):
     for path in content_pages():
         for image in Page((built / path).read_text()).images:

@@ -20,7 +20,6 @@ import lightningcss
 from bs4 import BeautifulSoup, Tag
 from PIL import Image
 from py_mini_racer import MiniRacer
-from rjsmin import jsmin
 
 ROOT = Path(__file__).resolve().parent.parent
 KATEX = "_static/katex.min.js"
@@ -239,7 +238,7 @@ def share_explorers(page: BeautifulSoup, site: Path) -> None:
         folder.mkdir(exist_ok=True)
         code = parts["code"].replace("export default {", "return {")
         (folder / f"{kind}.js").write_text(
-            jsmin(f"(window.flExplorers ??= {{}}).{kind} = (() => {{\n{code}\n}})();\n")
+            f"(window.flExplorers ??= {{}}).{kind} = (() => {{\n{code}\n}})();\n"
         )
         for name, text in parts["styles"].items():
             (folder / f"{name}.css").write_text(text)
@@ -294,7 +293,7 @@ def link_scripts(pages: dict[Path, BeautifulSoup], site: Path) -> None:
     options = (static / "documentation_options.js").read_text()
     alive = (ROOT / "flowlib/widgets/alive.js").read_text()
     parts = [(static / name).read_text() for name in SCRIPTS]
-    text = ";\n".join([NO_BOOTSTRAP, *parts[:-1], jsmin(alive + parts[-1])])
+    text = ";\n".join([NO_BOOTSTRAP, *parts[:-1], alive + parts[-1]])
     text = re.sub(r"^//# sourceMappingURL=.*$", "", text, flags=re.M)
     shared = _named(static, "book.js", text)
     for path, page in pages.items():
@@ -309,7 +308,7 @@ def link_scripts(pages: dict[Path, BeautifulSoup], site: Path) -> None:
         if page.head is None:
             continue
         first = page.new_tag("script")
-        first.string = jsmin(options)
+        first.string = options
         page.head.append(first)
         kinds = {node["data-explorer"] for node in page.select("[data-explorer]")}
         wanted = [f"_static/explorers/{kind}.js" for kind in sorted(kinds)]
@@ -343,6 +342,7 @@ def link_styles(pages: dict[Path, BeautifulSoup], site: Path) -> None:
             used |= set(re.findall(r"[A-Za-z_][\w-]*", script.read_text()))
     bare = re.sub(r"/\*.*?\*/|url\([^)]*\)", "", text, flags=re.S)
     unused = set(re.findall(r"[.#]([A-Za-z_][\w-]*)", bare)) - used
+    unused = {name for name in unused if not name.startswith("fl-")}  # explorers join such names
     text = lightningcss.process_stylesheet(text, error_recovery=True, unused_symbols=unused)
     text = re.sub(r"@font-face\{[^}]*(?:Awesome|fontawesome)[^}]*\}", "", text)
     text = _without_unused_names(text)
