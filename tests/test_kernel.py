@@ -109,8 +109,7 @@ def test_in_jupyterlab_kernel_and_page_hear_each_other(lab, at_lab, explorer, tr
     assert shown.count() == 1
     state = "() => JSON.stringify(document.querySelector('.fl-explorer').dataset)"
     start = page.evaluate(state)
-    for part in shown.locator("details:not([open]) > summary").all():
-        part.click()
+    shown.evaluate("e => e.querySelectorAll('details').forEach(d => (d.open = true))")
     shown.locator(".fl-grab, input[type='range']").first.focus()
     for _ in range(3):
         page.keyboard.press("ArrowUp")
