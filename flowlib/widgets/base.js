@@ -77,6 +77,27 @@ const digitsOf = (digits, n) => [...`${n}`].map((d) => digits["-0123456789".inde
 const subscript = (n) => digitsOf("₋₀₁₂₃₄₅₆₇₈₉", n);
 const powerOfTen = (n) => `10${digitsOf("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", n)}`;
 
+// Mathematics, set as in the text: math("log p_Z(z)"). An index of more than one sign is in braces.
+const SIGNS = /_(\{[^}]*\}|.)|(log|det|exp|sin|tanh|KL)|([A-Za-z])|([^_A-Za-z]+)/g;
+function math(words) {
+  const node = make("span", { class: "fl-math" });
+  for (const [, index, name, letter, other] of words.matchAll(SIGNS)) {
+    if (index) node.append(make("sub", {}, index.replace(/[{}]/g, "")));
+    else node.append(letter ? make("var", {}, letter) : (name ?? other));
+  }
+  return node;
+}
+// Words with mathematics between dollar signs, as children of a node; written when they change.
+const spelled = (words) => words.split("$").map((part, k) => (k % 2 ? math(part) : part));
+function setSpelled(node, words) {
+  if (node.spelled !== words) node.replaceChildren(...spelled(words));
+  node.spelled = words;
+}
+
+// An index in a drawing's text: text.append("x", lowered("1")).
+const lowered = (words) => make("svg:tspan", { dy: 4, "font-size": "75%" }, words);
+const indexed = (letter, index) => [make("svg:tspan", { class: "fl-math" }, letter), lowered(`${index}`)];
+
 // "1, 2 and 3"
 const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
@@ -189,7 +210,18 @@ function axesPanel(options) {
   return it;
 }
 
-const plane = (half, label) => axesPanel({ x: [-half, half], y: [-half, half], label });
+const plane = (half, label, size = 320) => axesPanel({ x: [-half, half], y: [-half, half], width: size, height: size, label });
+
+// Numbers on both axes of a plane.
+function axisNumbers({ add, at }, numbers) {
+  const put = (x, y, words, anchor) => add("text", { class: "fl-small fl-axis", x, y, "text-anchor": anchor }, words);
+  for (const v of numbers) {
+    const [[x, y0], [x0, y]] = [at([v, 0]), at([0, v])];
+    add("path", line("var(--fl-muted)", 1, { d: `M${x} ${y0 - 3}v6M${x0 - 3} ${y}h6` }));
+    put(x, y0 + 15, show(v, 0), "middle");
+    put(x0 - 6, y + 4, show(v, 0), "end");
+  }
+}
 
 // A panel with room around its ranges, for ticks: `box` is where the ranges end, in pixels.
 function chart({ x, y, width, height, room: [top, right, bottom, left], label }) {
@@ -254,7 +286,6 @@ function button(text, attributes, onclick) {
   return make("button", { type: "button", ...attributes, onclick }, text);
 }
 const preset = (name, act, text = name) => button(text, { "data-preset": name }, act);
-const resetButton = (act) => button("reset", { "data-action": "reset" }, act);
 const row = (...nodes) => make("div", { class: "fl-row" }, ...nodes);
 
 // The frame of an explorer: its picture, and a rail with what it says, asks and offers. Where there
@@ -264,6 +295,9 @@ const pictureWidth = (width) => (width >= BESIDE ? width - RAIL : width);
 const frame = (picture, rail) =>
   make("div", { class: "fl-frame" },
     make("div", { class: "fl-main" }, ...picture), make("div", { class: "fl-rail" }, ...rail));
+// What comes after the task where the rail is under the picture, and what comes last.
+const next = (node) => (node.classList.add("fl-next"), node);
+const later = (node) => (node.classList.add("fl-later"), node);
 // What is rarely needed, behind a word.
 const folded = (words, ...nodes) => make("details", { class: "fl-more" }, make("summary", {}, words), ...nodes);
 
@@ -334,16 +368,34 @@ function ledger([low, high], rows) {
   return { node, draw: (values) => rows.forEach(({ name }, i) => draws[i](values[name])) };
 }
 
-// The explorer's task, which it judges itself.
-function task(name, text) {
-  const verdict = make("span", {});
-  const node = make("p", { class: "fl-task", "data-task": name, role: "status" },
-    make("b", {}, "Your turn. "), text, " ", verdict);
+// The explorer's task, which it judges itself: `draw` gets whether it is done, and a sentence. What is
+// solved once stays solved for the visit. A state that a preset has set solves nothing: only a hand does
+// that, from a state that was no solution. To a screen reader it speaks when the hand rests.
+const REST = 700; // milliseconds
+const GIVEN = "That is it, but it was given to you. Move away from it, and find the way back by hand.";
+function task(page, name, text) {
+  const [tick, verdict] = [make("b", { class: "fl-tick" }), make("span", {})];
+  const heard = make("span", { class: "fl-unseen", role: "status" });
+  const node = make("div", { class: "fl-task", "data-task": name },
+    make("p", {}, make("b", {}, "Your turn. "), ...spelled(text)), make("p", { class: "fl-verdict" }, tick, verdict), heard);
+  let [given, timer] = [true, 0];
+  const speak = () => {
+    if (page.isHeld()) timer = setTimeout(speak, REST);
+    else setText(heard, `${tick.textContent}${verdict.textContent}`);
+  };
   return {
     node,
-    draw: (solved, says) => {
-      put(node, { "data-solved": solved });
-      setText(verdict, says);
+    draw: (done, says) => {
+      given = done && (given || page.wasGiven());
+      if (done && !given) page.solved.add(name);
+      const kept = page.solved.has(name);
+      put(node, { "data-solved": done && !given, "data-kept": kept });
+      setText(tick, kept ? "✓ Solved. " : "");
+      const words = given ? GIVEN : says;
+      if (verdict.spelled === words) return;
+      setSpelled(verdict, words);
+      clearTimeout(timer);
+      timer = setTimeout(speak, REST);
     },
   };
 }
@@ -403,22 +455,67 @@ function mirror(el, state) {
 // What the parts of an explorer share: its state and its redraws.
 //   const page = openPage(el, model, ["depth", "point"]); // these traits are its state
 //   page.get("depth"); page.state(); page.start; // one of any trait; all; all as they were at first
-//   page.set({ depth: 2 }); // and the kernel is told
+//   page.set({ depth: 2 }); // by hand; and the kernel is told
+//   page.give({ depth: 0 }); // the same by a preset, which solves no task
+//   page.mark(); page.pass({ depth: 1.5 }); // what an explorer does by itself: begin, and each frame
+//   page.undo(); page.canUndo(); // takes back what was done to the traits of `undoable`
 //   page.soon(); page.redraw(); // redraw what no trait says: in the next frame, or at once
 //   return page.run(draw); // ends `render`: draw(width) now, and again when anything changes
-function openPage(el, model, traits) {
+const PAUSE = 400; // milliseconds between two changes that are undone one by one
+function openPage(el, model, traits, undoable = []) {
   let [draw, due, width] = [null, 0, 640];
+  let [held, pushed, last, given, touched] = [false, false, -Infinity, true, false];
+  const past = [];
   const get = (name) => model.get(name);
-  const state = () => Object.fromEntries(traits.map((name) => [name, get(name)]));
+  const state = (names = traits) => Object.fromEntries(names.map((name) => [name, get(name)]));
   const redraw = () => {
     cancelAnimationFrame(due);
     due = 0;
     draw(width);
   };
   const soon = () => (due ||= requestAnimationFrame(redraw)); // however many changes come
-  const set = (changes, save = true) => {
+  const write = (changes, save) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     if (save) model.save_changes();
+  };
+  // One drag, or keys one after the other, are undone as one.
+  const remember = (changes) => {
+    const now = performance.now();
+    const differs = (name) => JSON.stringify(get(name)) !== JSON.stringify(changes[name]);
+    if (!undoable.some((name) => name in changes && differs(name))) return;
+    if (!(held ? pushed : now - last < PAUSE)) past.push(structuredClone(state(undoable)));
+    [last, pushed] = [now, true];
+  };
+  const set = (changes, save = true) => {
+    remember(changes);
+    [given, touched] = [false, true];
+    write(changes, save);
+  };
+  const give = (changes) => {
+    last = -Infinity;
+    remember(changes);
+    [last, given] = [-Infinity, true];
+    write(changes, true);
+  };
+  const mark = () => past.push(structuredClone(state(undoable)));
+  const pass = (changes) => {
+    given = true;
+    write(changes, false);
+  };
+  const save = () => model.save_changes();
+  const undo = () => {
+    if (!past.length) return;
+    [last, given] = [-Infinity, true];
+    write(past.pop(), true);
+    soon();
+  };
+  const down = () => ([held, pushed, last] = [true, false, -Infinity]);
+  const up = () => ([held, last] = [false, -Infinity]);
+  const keys = (event) => {
+    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey || !undoable.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    undo();
   };
   // `others` are traits that are drawn and are not of its state.
   const run = (how, others = []) => {
@@ -426,13 +523,61 @@ function openPage(el, model, traits) {
     el.classList.add("fl-explorer");
     const ends = [followTheme(el), followWidth(el, (now) => ((width = now), soon()))];
     for (const trait of [...traits, ...others]) model.on(`change:${trait}`, soon);
+    el.addEventListener("pointerdown", down, true);
+    for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind, up);
+    el.addEventListener("keydown", keys);
     redraw();
     el.dataset.alive = "true";
     return () => {
       ends.forEach((end) => end());
       cancelAnimationFrame(due);
       for (const trait of [...traits, ...others]) model.off(`change:${trait}`, soon);
+      el.removeEventListener("pointerdown", down, true);
+      for (const kind of ["pointerup", "pointercancel"]) window.removeEventListener(kind, up);
+      el.removeEventListener("keydown", keys);
     };
   };
-  return { el, get, state, start: structuredClone(state()), set, soon, redraw, run };
+  // A page without a kernel remembers how an explorer was made, and what was solved in this visit.
+  const start = structuredClone(model.start ?? state());
+  const solved = model.solved ?? new Set();
+  const [isHeld, wasGiven, isTouched, canUndo] = [() => held, () => given, () => touched, () => past.length > 0];
+  const link = model.link && (() => model.link(state()));
+  const canSpoil = undoable.length > 0;
+  return { el, get, state, start, solved, canSpoil, set, give, mark, pass, save, undo, canUndo, isHeld, wasGiven, isTouched, link, soon, redraw, run };
+}
+
+// What every explorer offers at its end: undo where something can be spoilt, reset, a link, a picture.
+// `traits` are those that reset sets.
+function tools(page, traits = Object.keys(page.start), reset = () => {}) {
+  const back = button("undo", { class: "fl-tool", "data-action": "undo", title: "Ctrl+Z" }, page.undo);
+  const start = () => Object.fromEntries(traits.map((name) => [name, structuredClone(page.start[name])]));
+  const again = button("reset", { class: "fl-tool", "data-action": "reset" }, () => {
+    reset();
+    page.give(start());
+  });
+  const nodes = [...(page.canSpoil ? [back] : []), again];
+  if (page.link) {
+    const words = "link";
+    const one = button(words, { class: "fl-tool", "data-action": "link", "aria-label": "copy a link to this state" }, async () => {
+      setText(one, (await copied(page.link())) ? "copied" : "in the address");
+      setTimeout(() => setText(one, words), 2000);
+    });
+    nodes.push(one);
+  }
+  nodes.push(button("picture", { class: "fl-tool", "data-action": "picture", "aria-label": "save this picture" }, () => savePicture(page.el)));
+  return {
+    nodes,
+    node: make("div", { class: "fl-row fl-tools" }, ...nodes),
+    draw: () => (back.disabled = !page.canUndo()),
+  };
+}
+
+// Puts words on the clipboard; false where the browser does not allow that.
+async function copied(words) {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    return false; // no permission, or an old browser: the link stands in the address anyway
+  }
 }

@@ -46,9 +46,9 @@ class Explorer(anywidget.AnyWidget):
 
     A subclass names its JavaScript file in :attr:`script`, declares its state as traits with
     ``sync=True``, and draws a still picture of it in :meth:`still`. What it computes from its
-    arguments is tagged ``computed=True``. The file can use everything that ``base.js`` defines and
-    ends with ``export default { render }``. Styles that no other explorer needs are in a ``.css``
-    file of the same name.
+    arguments is tagged ``computed=True``. The file can use everything that ``base.js`` and
+    ``save.js`` define and ends with ``export default { render }``. Styles that no other explorer
+    needs are in a ``.css`` file of the same name.
 
     Attributes:
         script: the name of the subclass's JavaScript file, beside this one.
@@ -63,8 +63,9 @@ class Explorer(anywidget.AnyWidget):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "script" in cls.__dict__:  # anywidget makes subclasses of its own, without one
-            # Code from a blob cannot import, so that base and explorer travel as one module.
-            cls._esm = (HERE / "base.js").read_text() + "\n" + (HERE / cls.script).read_text()
+            # Code from a blob cannot import, so that all files travel as one module.
+            files = ("base.js", "save.js", cls.script)
+            cls._esm = "\n".join((HERE / name).read_text() for name in files)
             own = (HERE / cls.script).with_suffix(".css")
             cls._styles = {"base": CSS}
             if own.exists():

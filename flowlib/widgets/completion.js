@@ -1,6 +1,7 @@
 // CompletionExplorer: a trained MADE completes the picture that you paint.
 
-const TRAITS = ["pixels", "given", "seed", "chosen", "known", "pixel", "mean"];
+const WORK = ["pixels", "painted", "given", "seed"];
+const TRAITS = [...WORK, "chosen", "known", "pixel", "mean"];
 const [FEW, MANY] = [8, 200]; // completions that are shown, and of which the mean is taken
 const SPAN = 320; // the units of the longer side of a picture
 const MARGIN = 14; // around it, for what is drawn on its edge
@@ -124,10 +125,11 @@ function openGame(page) {
   const moveBorder = (border) => {
     const [s, to] = [page.state(), clamp(border, [0, dim])];
     if (to === s.given) return;
-    // What was drawn becomes given as it is seen: from there on the picture is the same.
+    // What was drawn becomes given as it is seen: from there on the picture is the same. But what
+    // was painted is there again when the border comes back to it.
     const pixels = [...s.pixels];
     const large = results(s).few[s.chosen];
-    for (const d of place.slice(s.given, to)) pixels[d] = ink(large, d);
+    for (const d of place.slice(Math.max(s.given, s.painted), to)) pixels[d] = ink(large, d);
     page.set({ pixels, given: to });
   };
   const goStep = (step) => {
@@ -137,16 +139,20 @@ function openGame(page) {
   };
   return {
     page, net, dim, place, ranks, height, width, cell, ink, moveBorder, goStep,
-    all: range(dim), start: page.get("start"), goal: page.get("goal"),
+    all: range(dim), start: page.start, goal: page.get("goal"),
     spot: (d) => [(d % width) * cell, Math.floor(d / width) * cell],
-    where: (d) => `row ${Math.floor(d / width) + 1}, column ${(d % width) + 1}`,
+    where: (d) => `row ${Math.floor(d / width)}, column ${d % width}`,
     isGiven: (d) => d >= 0 && ranks[d] <= page.get("given"),
     point: (d) => d !== pointed && ((pointed = d), page.soon()),
     choose: (pixel) => page.set({ pixel }),
-    startFrom: (pixels) => page.set({ pixels, known: dim, ...(page.get("given") === 0 && { given: Math.floor(dim / 2) }) }),
+    startFrom: (pixels) => {
+      const given = page.get("given") || Math.floor(dim / 2);
+      page.give({ pixels, known: dim, given, painted: given });
+    },
     paint: (d, value) => {
-      const pixels = page.get("pixels");
-      page.set({ ...(pixels[d] !== value && { pixels: pixels.map((v, k) => (k === d ? value : v)) }), pixel: d });
+      const { pixels, painted, given } = page.state();
+      const changed = { pixels: pixels.map((v, k) => (k === d ? value : v)), painted: Math.max(painted, given) };
+      page.set({ ...(pixels[d] !== value && changed), pixel: d });
     },
     // All that is drawn of the present state.
     now: () => {
@@ -424,7 +430,7 @@ function telling(game) {
     chance.style.width = `${100 * (mean ? counts[d] / MANY : p)}%`;
     random.style.left = `${100 * u}%`;
     random.hidden = mean || t < given || t >= known;
-    told.textContent = `Pixel ${t + 1} of ${game.dim}, ${game.where(d)}: ${tell(now, t, p, u)}`;
+    setSpelled(told, `Pixel ${t + 1} of ${game.dim}, ${game.where(d)}: ${tell(now, t, p, u)}`);
   };
   return { node: make("div", { class: "fl-telling" }, told, gauge), draw };
 }
@@ -440,7 +446,7 @@ function tell({ look: d, given, known, mean, counts, large }, t, p, u) {
   }
   // with as many digits as tell the two apart
   const digits = range(4, 2).find((n) => show(p, n) !== show(u, n)) ?? 6;
-  return `p(ink) = ${show(p, digits)}, and the random number u = ${show(u, digits)} is ` +
+  return `p(ink) = ${show(p, digits)}, and the random number $u$ = ${show(u, digits)} is ` +
     `${large.x[t] ? "less: ink" : "not less: no ink"}. It costs ${cost} nats.`;
 }
 
@@ -457,8 +463,8 @@ function billOf({ page, all, dim, place, ranks, point, choose }) {
   bill.onclick = (event) => choose(barAt(event));
   const [total, usual, typical] = [make("span", {}), fine(), page.get("typical")];
   const sum = ledger([-0.45 * dim, 0], [
-    { name: "given", text: ["log p(given)"], color: "var(--fl-data)" },
-    { name: "drawn", text: ["log p(drawn | given)"], color: "var(--fl-third)" },
+    { name: "given", text: [math("log p"), "(given)"], color: "var(--fl-data)" },
+    { name: "drawn", text: [math("log p"), "(drawn | given)"], color: "var(--fl-third)" },
     // With a digit less it is always a rounding of the sum of the two numbers as shown.
     { name: "total", text: [total], digits: 1 },
   ]);
@@ -474,7 +480,7 @@ function billOf({ page, all, dim, place, ranks, point, choose }) {
     put(cursor, { x: ranks[look] - 1 });
     const [first, rest] = [sumOf(terms.slice(0, given)), sumOf(terms.slice(given))];
     sum.draw({ given: first, drawn: rest, total: first + rest });
-    total.textContent = known < dim ? "their sum, so far" : "log p(x), their sum";
+    setSpelled(total, known < dim ? "their sum, so far" : "$log p(x)$, their sum");
     usual.style.visibility = known < dim ? "hidden" : ""; // of whole digits
   };
   const title = make("p", { class: "fl-panel-title fl-apart" }, "what each pixel costs, ",
@@ -483,12 +489,12 @@ function billOf({ page, all, dim, place, ranks, point, choose }) {
 }
 
 // The task, where the picture has one, and the count that it is about.
-function turnOf({ goal, start, place, width, where }) {
+function turnOf({ page, goal, start, place, width, where }) {
   const asked = make("span", { class: "fl-fine fl-count" });
   if (goal.pixel === undefined) return { asked, nodes: [], draw: () => {} };
-  const turn = task("far",
-    `Find one given pixel that matters to the pixel marked ?, at ${where(goal.pixel)}: change it, and it alone, so that ? ` +
-    `is ink in at ${goal.sign > 0 ? "least" : "most"} ${goal.bound} of the ${MANY} completions. The random numbers stay the same.`);
+  const turn = task(page, "far",
+    `Find a given pixel that matters to the one marked ?, at ${where(goal.pixel)}: change it, and it alone, so that ? ` +
+    `is ink in at ${goal.sign > 0 ? "least" : "most"} ${goal.bound} of ${MANY} completions.`);
   function judge(s, count) {
     const others = place.slice(0, start.given).filter((d) => s.pixels[d] !== start.pixels[d]);
     const says = `Now ${count} of ${MANY}`;
@@ -550,7 +556,7 @@ function chancePart(game) {
 
 // The completions, and the draw of the chosen one, step by step.
 function tilesPart(game) {
-  const { page, dim, goStep, start } = game;
+  const { page, dim, goStep } = game;
   const [tiles, says] = [tilesOf(game), telling(game)];
   const stepper = slider({
     name: "known", symbol: ["drawn to"], label: "Up to which pixel it is drawn", min: 0, max: dim, step: 1,
@@ -566,25 +572,24 @@ function tilesPart(game) {
     row(
       button("draw again", { "data-action": "again" }, () => page.set({ seed: (page.get("seed") + 1) % 2 ** 31 })),
       button("next pixel", { "data-action": "next" }, next),
-      button("end", { "data-action": "all", "aria-label": "draw to the end" }, () => goStep(dim)),
-      resetButton(() => page.set(structuredClone(start)))),
+      button("end", { "data-action": "all", "aria-label": "draw to the end" }, () => goStep(dim))),
     stepper.node);
   const draw = (now) => [tiles, stepper, says].forEach((part) => part.draw(now));
   return { node, says: says.node, draw };
 }
 
 function render({ model, el }) {
-  const page = openPage(el, model, TRAITS);
+  const page = openPage(el, model, TRAITS, WORK);
   const game = openGame(page);
   const [from, turn, chance] = [starts(game), turnOf(game), chancePart(game)];
-  const [picture, tiles, bill] = [picturePart(game, turn.asked), tilesPart(game), billOf(game)];
+  const [picture, tiles, bill, ends] = [picturePart(game, turn.asked), tilesPart(game), billOf(game), tools(page)];
   el.replaceChildren(frame(
-    [make("div", { class: "fl-complete" }, picture.node, chance.node, tiles.node)],
-    [from.node, ...turn.nodes, tiles.says, ...bill.nodes]));
+    [make("div", { class: "fl-complete" }, picture.node, next(chance.node), next(tiles.node))],
+    [from.node, ...turn.nodes, tiles.says, ...bill.nodes, ends.node]));
 
   return page.run(() => {
     const now = game.now();
-    for (const part of [from, picture, chance, tiles, bill, turn]) part.draw(now);
+    for (const part of [from, picture, chance, tiles, bill, turn, ends]) part.draw(now);
     for (const [name, value] of Object.entries(page.state())) el.dataset[name] = JSON.stringify(value);
     el.dataset.drawn = now.few.map((state) => game.all.map((d) => game.ink(state, d)).join("")).join();
   });

@@ -25,6 +25,7 @@ from flowlib.widgets.traits import LARGEST_SEED, Index, Whole, Wholes
 __all__ = ["CompletionExplorer"]
 
 FEW, MANY = 8, 200  # completions that are shown, and of which the mean is taken
+SOLVERS = 3  # at least so many pixels solve the task
 STEPS = 32767  # of the weights' precision, from zero to a unit's largest: what 16 bits hold
 MOST_PIXELS, MOST_A_SIDE, MOST_PICTURES, MOST_LINKS = 256, 32, 11, 100_000
 FIXED = ("network", "shape", "pictures", "labels", "typical", "start", "goal")
@@ -59,6 +60,8 @@ class CompletionExplorer(Explorer):
         pixels: the painted picture, row by row, ``D`` zeros and ones. Those that are not given have
             no effect.
         given: how many pixels are given, the first of the ordering; at first half of them.
+        painted: of how many of them the paint is kept while the border is moved about; at first
+            those that are given.
         seed: the seed of the random numbers.
         chosen: which of the 8 completions is shown large, from 0.
         known: how many pixels of the ordering are shown, at first all.
@@ -85,6 +88,7 @@ class CompletionExplorer(Explorer):
     script = "completion.js"
     pixels = Wholes(count=lambda self: self._made.dim, low=0, high=1).tag(sync=True)
     given = Whole(0, low=0, high=lambda self: self._made.dim).tag(sync=True)
+    painted = Whole(0, low=0, high=lambda self: self._made.dim).tag(sync=True)
     seed = Whole(1, low=0, high=LARGEST_SEED).tag(sync=True)
     chosen = Index(FEW).tag(sync=True)
     known = Whole(0, low=0, high=lambda self: self._made.dim).tag(sync=True)
@@ -127,8 +131,10 @@ class CompletionExplorer(Explorer):
             self.pixel = int(self._by_rank[min(given + self.shape[1] // 2, dim - 1)])
         self._fixed = self._as_made()
         super().__init__(**traits)
+        if "painted" not in traits:
+            self.painted = self.given
         self._fixed = {}
-        moving = ("given", "seed", "chosen", "known", "pixel", "mean")
+        moving = ("given", "painted", "seed", "chosen", "known", "pixel", "mean")
         self.start = {"pixels": list(self.pixels), **{name: getattr(self, name) for name in moving}}
         self.goal = self._find_goal()
         self._fixed = self._as_made()
@@ -174,10 +180,9 @@ class CompletionExplorer(Explorer):
         count = int(drawn[:, self.goal["pixel"]].sum())
         least = "least" if self.goal["sign"] > 0 else "most"
         return words + (
-            f" The pixel marked ?, in row {row + 1}, column {column + 1}, is ink in {count} of "
-            f"{MANY} completions. Task: find one given pixel that matters to it. Change it, and it "
-            f"alone, so that ? is ink in at {least} {self.goal['bound']} of them; the random "
-            "numbers stay the same."
+            f" The pixel marked ?, in row {row}, column {column}, is ink in {count} of "
+            f"{MANY} completions. Task: find a given pixel that matters to it. Change it, and it "
+            f"alone, so that ? is ink in at {least} {self.goal['bound']} of them."
         )
 
     # --- what the page computes, too ---
@@ -198,24 +203,25 @@ class CompletionExplorer(Explorer):
         return drawn[0] if prefixes is None else drawn
 
     def _find_goal(self) -> dict[str, Any]:
-        """A late pixel that depends strongly on one given pixel, and how often it must be ink."""
+        """A late pixel that depends strongly on three given pixels, and how often it must be ink."""
         dim, given = self._made.dim, self.given
         late = self._by_rank[max(given, dim - dim // 4) :]
         flipped = torch.arange(max(0, given - 32), given)
-        if not len(late) or not len(flipped):
+        if not len(late) or len(flipped) < SOLVERS:
             return {}
         own = torch.tensor(self.pixels)[self._by_rank[:given]]
         flips = own.repeat(len(flipped) + 1, 1)
         flips[torch.arange(len(flipped)) + 1, flipped] ^= 1
         counts = self.completions(flips).sum(1)[:, late]
-        moved = counts[1:] - counts[0]
-        flip, which = divmod(int(moved.abs().argmax()), len(late))
-        far = moved[flip, which].item()
-        if abs(far) < MANY / 5:  # no single pixel matters
+        moved = torch.stack([counts[1:] - counts[0], counts[0] - counts[1:]])  # more ink, or less
+        far = moved.topk(SOLVERS, 1).values[:, -1]
+        way, which = divmod(int(far.argmax()), len(late))
+        if far[way, which] < MANY / 10:  # few pixels matter
             return {}
-        # two thirds of the way, in tens
-        bound = 10 * round((counts[0, which].item() + far * 2 / 3) / 10)
-        return {"pixel": late[which].item(), "bound": bound, "sign": 1 if far > 0 else -1}
+        sign = 1 - 2 * way
+        # two thirds of the way of the third, in tens
+        bound = 10 * round((counts[0, which].item() + sign * far[way, which].item() * 2 / 3) / 10)
+        return {"pixel": late[which].item(), "bound": bound, "sign": sign}
 
     # --- the picture ---
 

@@ -202,8 +202,8 @@ function heat(size, width, most, look) {
 
   function draw({ jacobian, rows, columns, support, kept, wrong, at }) {
     rows.forEach((i, r) => columns.forEach((j, c) => drawEntry(on.cells[r][c], jacobian[i][j], most(), size)));
-    on.rows.forEach((node, r) => (node.textContent = `z${subscript(rows[r] + 1)}`));
-    on.columns.forEach((node, c) => (node.textContent = cell < 22 ? columns[c] + 1 : `x${subscript(columns[c] + 1)}`));
+    on.rows.forEach((node, r) => node.replaceChildren(...indexed("z", rows[r] + 1)));
+    on.columns.forEach((node, c) => node.replaceChildren(...(cell < 22 ? [`${columns[c] + 1}`] : indexed("x", columns[c] + 1))));
     const { inner, outer } = cellEdges([size, size], cell, (r, c) => support[rows[r]][columns[c]] === "0");
     put(on.contour, { d: inner + outer, stroke: wrong ? "var(--fl-wrong)" : "var(--fl-muted)", "stroke-width": wrong ? 4 : 1.6 });
     titles.forEach((title, turn) => title.replaceChildren(...blockTitles(kept, size, cell, [left, top], turn)));
@@ -220,7 +220,7 @@ function heatGrid(group, size, cell) {
   const [each, side, written] = [range(size), size * cell, size <= WRITTEN];
   const middle = (k) => (k + 0.5) * cell;
   const head = (x, y, anchor) =>
-    add("text", { class: "fl-math", x, y, "text-anchor": anchor, style: `font-size:${clamp(cell * 0.5, [10, 17])}px` });
+    add("text", { x, y, "text-anchor": anchor, style: `font-size:${clamp(cell * 0.5, [10, 17])}px` });
   const columns = each.map((c) => head(middle(c), -8, "middle"));
   const rows = each.map((r) => head(-8, middle(r) + 5, "end"));
   const cells = each.map((r) => each.map((c) => [
@@ -397,15 +397,15 @@ function matrixPart(page, { names, most }) {
   });
   const entry = ({ jacobian, rows, columns, ofData }) => {
     const [i, j] = [rows[cell[0]], columns[cell[1]]];
-    return `∂z${subscript(i + 1)}/∂x${subscript(j + 1)} = ${`${Number(jacobian[i][j].toPrecision(7))}`.replace("-", "−")}` +
-      (ofData && names[j] !== `x${subscript(j + 1)}` ? ` (x${subscript(j + 1)}: ${names[j]})` : "");
+    return `$∂z_{${i + 1}}/∂x_{${j + 1}}$ = ${`${Number(jacobian[i][j].toPrecision(7))}`.replace("-", "−")}` +
+      (ofData && names[j] !== `x${subscript(j + 1)}` ? ` ($x_{${j + 1}}$: ${names[j]})` : "");
   };
   function draw(now, m) {
     const { step, info, composed } = now;
     title.textContent = composed && step ? `Jacobian of steps 1 to ${step + 1} together` : `Jacobian of step ${step + 1}, ${info.name}`;
     map.draw({ ...now, wrong: m.zero_block > 0, at: cell });
     ramp.draw();
-    said.textContent = cell ? entry(now) : "Point at an entry to read it.";
+    setSpelled(said, cell ? entry(now) : "Point at an entry to read it.");
     put(count, { "data-value": m.zeros }, `${m.zeros} of ${size * size}`);
     put(worst, { "data-value": m.zero_block ?? 0 }, short(m.zero_block ?? 0));
     promised.hidden = m.zero_block === null;
@@ -420,7 +420,7 @@ function pointsPart(page, flow) {
   let map = null;
   const build = whenNew(([width, height, axes, ranges]) => {
     map = space(axes, ranges, width, height, page, flow);
-    put(node, {}, panelTitle("var(--fl-data)", "data x"), map.node, ...pick.nodes,
+    put(node, {}, make("div", { class: "fl-ends fl-titles" }, panelTitle("var(--fl-data)", "data ", math("x")), ...pick.nodes), map.node,
       row(
         button("‹", { "data-action": "previous", "aria-label": "Previous point" }, flow.turn(-1)), where,
         button("›", { "data-action": "next", "aria-label": "Next point" }, flow.turn(1))),
@@ -458,33 +458,32 @@ function present(page, { infos, names, answer }) {
 }
 
 // Is the flow one that fills its Jacobian step by step? Then that is the task, else volume is.
-function turnOf({ table }) {
+function turnOf(page, { table }) {
   const fills = table.some((steps) => steps.findIndex((s) => zeros(s.jacobian[1]) === 0) > 0);
   const it = fills
-    ? task("fill", "After how many steps does every output depend on every input? " +
+    ? task(page, "fill", "After how many steps does every output depend on every input? " +
       "Show all steps up to the first at which no zero is left.")
-    : task("grow", "Of the points, find the one at which all steps together make volume grow the most.");
+    : task(page, "grow", "Of the points, find the one at which all steps together make volume grow the most.");
   return { node: it.node, draw: (now) => it.draw(...(fills ? judgeFill(now.steps, now) : judgeGrow(now.steps, table, now))) };
 }
 
 function render({ model, el }) {
   const page = openPage(el, model, TRAITS);
   const flow = flowOf(page);
-  const [strip, mode, turn, say] = [stepStrip(page, flow), modes(page, flow.infos.length - 1), turnOf(flow), saying()];
+  const [strip, mode, turn, say] = [stepStrip(page, flow), modes(page, flow.infos.length - 1), turnOf(page, flow), saying()];
   const [matrix, points] = [matrixPart(page, flow), pointsPart(page, flow)];
   const sum = ledger([-1.3 * flow.farthest, 1.3 * flow.farthest], [
-    { name: "diagonal", text: ["sum of log |diagonal|"], color: "var(--fl-third)", digits: 3 },
-    { name: "slogdet", text: ["log |det J|, by elimination"], color: "var(--fl-third)", digits: 3 },
-    { name: "claimed", text: ["log_det of the library"], color: "var(--fl-latent)", digits: 3 },
+    { name: "diagonal", text: ["sum of ", math("log"), " |diagonal|"], color: "var(--fl-third)", digits: 3 },
+    { name: "slogdet", text: [math("log |det J|"), ", eliminated"], color: "var(--fl-third)", digits: 3 },
+    { name: "claimed", text: ["the library’s log_det"], color: "var(--fl-latent)", digits: 3 },
   ]);
-  const reset = () => {
+  const ends = tools(page, TRAITS, () => {
     matrix.reset();
     points.reset();
-    page.set(page.start);
-  };
+  });
   el.replaceChildren(frame(
     [strip.node, mode.node, matrix.node],
-    [points.node, sum.node, say, turn.node, row(resetButton(reset))]));
+    [points.node, sum.node, say, turn.node, ends.node]));
 
   return page.run((width) => {
     const now = present(page, flow);
@@ -499,8 +498,9 @@ function render({ model, el }) {
     points.draw(now);
     sum.draw(m);
     const terms = now.steps.slice(0, now.step + 1).map((s) => show(s.claimed[0])).join(" + ").replaceAll("+ −", "− ");
-    say.textContent = describe(now.info, { ...now, terms }, m, now.natural);
+    setSpelled(say, describe(now.info, { ...now, terms }, m, now.natural));
     turn.draw(now);
+    ends.draw();
     mirror(el, page.state());
   }, ["answer"]);
 }
@@ -519,7 +519,7 @@ function axesPicker(names, { get, set }) {
     return { node, way };
   });
   return {
-    nodes: [make("div", { class: "fl-row fl-fine" }, ...picks.map(({ node, way }) => make("label", {}, `${way} `, node)))],
+    nodes: [make("div", { class: "fl-fine fl-picks" }, ...picks.map(({ node, way }) => make("label", {}, `${way} `, node)))],
     draw: () => picks.forEach(({ node }, k) => (node.value = get("axes")[k])),
   };
 }

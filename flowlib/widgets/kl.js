@@ -13,6 +13,7 @@ const Q_SDS = [0.3, 6]; // the moments of every allowed p lie within
 const VIEW = [-6, 6];
 const KINDS = ["forward", "reverse"];
 const NAMES = { forward: "KL(p‖q)", reverse: "KL(q‖p)" };
+const spoken = (kind) => `$${NAMES[kind]}$`;
 const COLORS = { forward: "var(--fl-data)", reverse: "var(--fl-third)" };
 const LOG_ROOT_2PI = 0.5 * LOG_2PI;
 
@@ -140,11 +141,19 @@ function refine(table, m, t) {
 
 // --- the landscape --------------------------------------------------------------------------
 
-const MAP = { x: [-4.7, 4.7], y: [0.27, 6.6].map(Math.log), columns: 96, rows: 72 };
+const MAP = { x: [-4.7, 4.7], y: [0.27, 6.6].map(Math.log) };
 const LEVELS = [0.1, 0.3, 1, 3, 10, 30, 100]; // nats above the lowest point; grey ends at the last
 const grey = (above) => Math.log1p(above / 0.1) / Math.log1p(LEVELS.at(-1) / 0.1);
-const MAP_M = range(MAP.columns).map((i) => MAP.x[0] + ((i + 0.5) / MAP.columns) * (MAP.x[1] - MAP.x[0]));
-const MAP_T = range(MAP.rows).map((j) => MAP.y[1] - ((j + 0.5) / MAP.rows) * (MAP.y[1] - MAP.y[0]));
+// The points at which the divergence is computed: few while a bump is in the hand, many when it rests.
+function mesh(columns, rows) {
+  const along = ([low, high], share) => low + share * (high - low);
+  return {
+    columns, rows,
+    m: range(columns).map((i) => along(MAP.x, (i + 0.5) / columns)),
+    t: range(rows).map((j) => along(MAP.y, 1 - (j + 0.5) / rows)),
+  };
+}
+const [ROUGH, FINE] = [mesh(40, 30), mesh(96, 72)];
 const NORMAL = (() => {
   const z = range(81).map((k) => (k - 40) / 8);
   const weights = z.map((v) => Math.exp(-0.5 * v * v));
@@ -153,12 +162,12 @@ const NORMAL = (() => {
 })();
 
 // The divergence on the grid, rows from above: a coarser rule, for the eye.
-function survey(kind, table) {
-  const values = new Float64Array(MAP.columns * MAP.rows);
-  MAP_T.forEach((t, j) => {
+function survey(kind, table, grid) {
+  const values = new Float64Array(grid.columns * grid.rows);
+  grid.t.forEach((t, j) => {
     const s = Math.exp(t);
-    MAP_M.forEach((m, i) => {
-      values[j * MAP.columns + i] = kind === "forward" ? forward(table, m, s).value : coarse(table, m, s);
+    grid.m.forEach((m, i) => {
+      values[j * grid.columns + i] = kind === "forward" ? forward(table, m, s).value : coarse(table, m, s);
     });
   });
   return values;
@@ -175,24 +184,23 @@ function coarse({ log }, m, s) {
 }
 
 // All local minima: one of the forward divergence, one to three of the reverse.
-function minima(kind, table, values) {
+function minima(kind, table, values, grid) {
   if (kind === "forward") return [[table.mean, Math.sqrt(table.variance)]];
-  const { columns, rows } = MAP; // which reach a little farther than any q
+  const { columns, rows } = grid; // which reaches a little farther than any q
   const around = [-columns - 1, -columns, 1 - columns, -1, 1, columns - 1, columns, columns + 1];
   const found = [];
   for (let j = 1; j + 1 < rows; j++)
     for (let i = 1; i + 1 < columns; i++) {
       const k = j * columns + i;
       if (around.some((step) => values[k + step] < values[k])) continue;
-      const exact = refine(table, MAP_M[i], MAP_T[j]);
+      const exact = refine(table, grid.m[i], grid.t[j]);
       if (exact && !found.some(([m, s]) => Math.hypot(m - exact[0], s - exact[1]) < 1e-3)) found.push(exact);
     }
   return found.sort((a, b) => a[0] - b[0]);
 }
 
 // The lines along which the values pass the levels: a short stroke through each cell that one cuts.
-function contours(values, levels) {
-  const { columns, rows } = MAP;
+function contours(values, levels, { columns, rows }) {
   const strokes = [];
   for (let j = 0; j + 1 < rows; j++)
     for (let i = 0; i + 1 < columns; i++) {
@@ -244,16 +252,16 @@ function whereabouts(table, { bumps, q: [m, s] }) {
   if (!parted(table, bumps)) return "The two bumps make one hill.";
   const out = bumps.filter(([c, sd]) => Math.log(s / sd) + 0.5 * (sd * sd + (c - m) ** 2) / (s * s) - 0.5 > 2);
   const between = (m - bumps[0][0]) * (m - bumps[1][0]) < 0;
-  if (out.length === 2) return between ? "q falls between the bumps." : "q misses both bumps.";
-  if (out.length === 1) return "q sits on one bump and leaves the other out.";
-  return "q covers both bumps and the gap between them.";
+  if (out.length === 2) return between ? "$q$ falls between the bumps." : "$q$ misses both bumps.";
+  if (out.length === 1) return "$q$ sits on one bump and leaves the other out.";
+  return "$q$ covers both bumps and the gap between them.";
 }
 
 const bill = (kind, value, place, log) =>
   value < 0.05
-    ? `${NAMES[kind]} is content: ${kind === "forward" ? "q is wherever the data are" : "the data are wherever q is"}.`
-    : `${NAMES[kind]} pays most near x = ${show(place, 1)}, where ` +
-      `${kind === "forward" ? "the data are" : "q is"} ${times(log)} times as dense as ${kind === "forward" ? "q" : "the data"}.`;
+    ? `${spoken(kind)} is content: ${kind === "forward" ? "$q$ is wherever the data are" : "the data are wherever $q$ is"}.`
+    : `${spoken(kind)} pays most near $x$ = ${show(place, 1)}, where ` +
+      `${kind === "forward" ? "the data are" : "$q$ is"} ${times(log)} times as dense as ${kind === "forward" ? "$q$" : "the data"}.`;
 
 // The task's verdict; `kept` is the weight of the bump that q is nearer to.
 function judge({ bumps: [a, b], weight, q: [m] }, values) {
@@ -263,12 +271,12 @@ function judge({ bumps: [a, b], weight, q: [m] }, values) {
   const kept = Math.abs(m - a[0]) < Math.abs(m - b[0]) ? weight : 1 - weight;
   const half = Math.abs(kept - 0.5) < 1e-9;
   const solved = apart && even && cheap && missing;
-  if (!apart || !even) return [solved, "First put the bumps at least 4 sds apart, with w from 0.4 to 0.6."];
-  if (!cheap) return [solved, `KL(q‖p) is ${show(values.reverse)}.`];
-  if (!missing) return [solved, `KL(q‖p) is ${show(values.reverse)}, but q reaches both bumps.`];
+  if (!apart || !even) return [solved, "First put the bumps at least 4 sds apart, with $w$ from 0.4 to 0.6."];
+  if (!cheap) return [solved, `$KL(q‖p)$ is ${show(values.reverse)}.`];
+  if (!missing) return [solved, `$KL(q‖p)$ is ${show(values.reverse)}, but $q$ reaches both bumps.`];
   return [solved,
-    `Done: for leaving out ${half ? "one of two equal bumps" : "the other bump"} KL(q‖p) charges ` +
-    `${half ? "log 2" : `−log ${show(kept)}`} = ${show(-Math.log(kept))} nats, and KL(p‖q) ${show(values.forward, 1)}.`];
+    `Done: for leaving out ${half ? "one of two equal bumps" : "the other bump"} $KL(q‖p)$ charges ` +
+    `${half ? "log 2" : `−log ${show(kept)}`} = ${show(-Math.log(kept))} nats, and $KL(p‖q)$ ${show(values.forward, 1)}.`];
 }
 
 // --- drawing --------------------------------------------------------------------------------
@@ -352,7 +360,7 @@ function densities(width, height, page, act) {
   })];
   // It keeps its room while there is nothing to explain, so that nothing jumps when there is.
   const slid = make("span", {}, dashes("var(--fl-muted)"), "where q slid to");
-  const keys = legend([swatch("var(--fl-data)"), "data p(x)"], [swatch("var(--fl-third)"), "Gaussian q(x)"], [slid]);
+  const keys = legend([swatch("var(--fl-data)"), "data ", math("p(x)")], [swatch("var(--fl-third)"), "Gaussian ", math("q(x)")], [slid]);
 
   // A bump by itself is drawn where it is not the hill's own outline, so that each handle has one.
   function drawBump(k, curves) {
@@ -392,8 +400,8 @@ function integrands(width, height) {
   ticksBelow(it, [-6, -4, -2, 0, 2, 4], "x");
   const node = make("div", {},
     legend(
-      [swatch(COLORS.forward), "p log(p/q), its area is KL(p‖q)"],
-      [swatch(COLORS.reverse), "q log(q/p), its area is KL(q‖p)"]),
+      [swatch(COLORS.forward), math("p log(p/q)"), ", its area is ", math(NAMES.forward)],
+      [swatch(COLORS.reverse), math("q log(q/p)"), ", its area is ", math(NAMES.reverse)]),
     it.svg);
 
   function draw(curves) {
@@ -423,11 +431,11 @@ function landscape(width, height, page, act) {
   const [wide, tall] = [right - left, bottom - top];
   const share = (part, whole) => `${(100 * part) / whole}%`;
   const canvas = make("canvas", {
-    width: MAP.columns, height: MAP.rows, "aria-hidden": "true",
+    "aria-hidden": "true",
     style: `left:${share(left, width)};top:${share(top, height)};width:${share(wide, width)};height:${share(tall, height)}`,
   });
-  const cell = `translate(${left} ${top}) scale(${wide / MAP.columns} ${tall / MAP.rows}) translate(0.5 0.5)`;
-  const rings = it.add("path", line("var(--fl-muted)", 1, { transform: cell, "vector-effect": "non-scaling-stroke", opacity: 0.55 }));
+  const cells = ({ columns, rows }) => `translate(${left} ${top}) scale(${wide / columns} ${tall / rows}) translate(0.5 0.5)`;
+  const rings = it.add("path", line("var(--fl-muted)", 1, { "vector-effect": "non-scaling-stroke", opacity: 0.55 }));
   it.add("path", line("var(--fl-muted)", 1, { d: `M${left} ${top}H${right}V${bottom}H${left}Z` }));
   ticksBelow(it, [-4, -2, 0, 2], "m");
   for (const s of [0.3, 1, 3]) {
@@ -447,33 +455,44 @@ function landscape(width, height, page, act) {
   });
 
   // Alpha, and not a colour: the same picture is right on light and on dark.
-  function paint(values) {
+  function paint({ grid, values }) {
     const lowest = Math.min(...values);
-    const image = new ImageData(MAP.columns, MAP.rows);
+    const image = new ImageData(grid.columns, grid.rows);
     new Uint32Array(image.data.buffer).fill(0x948b84); // rgb(132 139 148), its bytes from the last
     values.forEach((v, i) => (image.data[4 * i + 3] = 235 * Math.min(1, grey(v - lowest))));
+    [canvas.width, canvas.height] = [grid.columns, grid.rows];
     canvas.getContext("2d").putImageData(image, 0, 0);
-    put(rings, { d: contours(values, LEVELS.map((level) => lowest + level)) });
+    put(rings, { transform: cells(grid), d: contours(values, LEVELS.map((level) => lowest + level), grid) });
   }
+  // A minimum's number stands under it, or above: where the handle is not, nor the edge.
+  let numbers = [];
   function mark(places) {
-    marks.replaceChildren(...places.flatMap(([m, s, value]) => {
-      const [x, y] = it.at([m, Math.log(s)]);
-      return [
-        make("svg:circle", { cx: x, cy: y, r: 5.5, fill: "none", stroke: "var(--fl-ink)", "stroke-width": 2 }),
-        make("svg:text", {
-          class: "fl-mark", x: clamp(x, [left + 18, right - 18]), y: y > bottom - 32 ? y - 14 : y + 26, "text-anchor": "middle",
-        }, show(value)),
-      ];
+    numbers = places.map(([m, s, value]) => ({
+      at: it.at([m, Math.log(s)]), text: make("svg:text", { class: "fl-mark", "text-anchor": "middle" }, show(value)),
     }));
+    marks.replaceChildren(...numbers.flatMap(({ at: [cx, cy], text }) =>
+      [make("svg:circle", { cx, cy, r: 5.5, fill: "none", stroke: "var(--fl-ink)", "stroke-width": 2 }), text]));
+  }
+  function setNumbers() {
+    const [m, s] = page.get("q");
+    const hand = it.at([m, Math.log(s)]);
+    for (const { at: [cx, cy], text } of numbers) {
+      const x = clamp(cx, [left + 18, right - 18]);
+      const far = (y) => Math.hypot(x - hand[0], y - 5 - hand[1]);
+      const [under, over] = [cy + 26, cy - 14];
+      const fits = [under <= bottom - 6, over >= top + 14];
+      put(text, { x, y: fits[1] && (!fits[0] || (far(under) < 26 && far(over) > far(under))) ? over : under });
+    }
   }
   // The survey is painted when it is another.
   let shown = null;
   function draw(lows, trail) {
     if (shown !== lows) {
-      paint(lows.grid);
+      paint(lows);
       mark(lows.places);
       shown = lows;
     }
+    setNumbers();
     const d = trail.length > 1 ? it.path(trail) : "";
     for (const path of [casing, track]) put(path, { d });
     const [cx, cy] = it.at(trail[0] ?? [0, 0]);
@@ -504,11 +523,17 @@ function knowledge(page) {
     if (present === name) return now;
     name = present;
     const table = tabulate({ bumps, weight });
-    const surveys = {};
-    const lows = (kind) => (surveys[kind] ??= (() => {
-      const grid = survey(kind, table);
-      return { grid, places: minima(kind, table, grid).map(([m, s]) => [m, s, DIVERGENCE[kind](table, m, s).value]) };
-    })());
+    const surveys = new Map();
+    const look = (kind, grid) => {
+      const values = survey(kind, table, grid);
+      const places = minima(kind, table, values, grid).map(([m, s]) => [m, s, DIVERGENCE[kind](table, m, s).value]);
+      return { grid, values, places };
+    };
+    const lows = (kind) => {
+      const name = `${kind} ${page.isHeld() && !surveys.has(`${kind} false`)}`;
+      if (!surveys.has(name)) surveys.set(name, look(kind, name.endsWith("true") ? ROUGH : FINE));
+      return surveys.get(name);
+    };
     return (now = { table, lows, found: {} });
   };
 }
@@ -547,10 +572,10 @@ function glide(path, step, arrive) {
 // What hands can do. `view` is what no trait knows: whose landscape is shown, the way of the last
 // slide, and the slide that is under way.
 function actions(page, view, known) {
-  function write(changes) {
+  function write(changes, how = page.set) {
     view.slide = null;
     view.trail = { kind: view.kind, path: [] };
-    page.set(changes);
+    how(changes);
     page.soon(); // also where no trait is another
   }
   function look(kind) {
@@ -560,13 +585,15 @@ function actions(page, view, known) {
   // Downhill from the present q, slowly where motion is welcome.
   function slide(kind) {
     write({});
+    page.mark();
     view.kind = kind;
     const mine = known();
     const path = descend(kind, mine.table, page.get("q"));
     const [m, log_s] = path.at(-1);
     const arrive = () => {
       mine.found[kind] = [m, Math.exp(log_s)];
-      write({ q: mine.found[kind] });
+      write({ q: mine.found[kind] }, page.pass);
+      page.save();
       view.trail = { kind, path };
       page.redraw();
     };
@@ -577,7 +604,7 @@ function actions(page, view, known) {
       if (known() !== mine || !page.el.isConnected) return write({}); // somebody else has moved the bumps, or all is over
       view.trail = { kind, path: part };
       const [mean, log_sd] = part.at(-1);
-      page.set({ q: [mean, Math.exp(log_sd)] }, false);
+      page.pass({ q: [mean, Math.exp(log_sd)] });
       return true;
     }, () => view.slide === me && arrive());
     page.redraw();
@@ -589,8 +616,7 @@ function actions(page, view, known) {
     reset: () => {
       known().found = {};
       view.kind = "reverse";
-      write(page.start);
-      page.redraw();
+      write({});
     },
   };
 }
@@ -598,19 +624,19 @@ function actions(page, view, known) {
 // The weight, the numbers and the slides: what stands beside the landscape.
 function side(page, act) {
   const weight = slider({
-    name: "weight", symbol: ["first bump’s share w"], label: "Weight of the first bump", min: 0.05, max: 0.95, step: 0.05,
+    name: "weight", symbol: ["first bump’s share ", math("w")], label: "Weight of the first bump", min: 0.05, max: 0.95, step: 0.05,
     get: () => page.get("weight"), set: (v) => act.write({ weight: v }),
   });
   weight.node.classList.add("fl-wordy");
   const sum = ledger([0, 8], [
-    { name: "forward", text: [NAMES.forward], color: COLORS.forward, digits: 3 },
-    { name: "reverse", text: [NAMES.reverse], color: COLORS.reverse, digits: 3 },
-    { name: "m", text: ["mean m of q"] },
-    { name: "s", text: ["sd s of q"] },
+    { name: "forward", text: [math(NAMES.forward)], color: COLORS.forward, digits: 3 },
+    { name: "reverse", text: [math(NAMES.reverse)], color: COLORS.reverse, digits: 3 },
+    { name: "m", text: ["mean ", math("m"), " of ", math("q")] },
+    { name: "s", text: ["sd ", math("s"), " of ", math("q")] },
   ]);
   const slides = KINDS.map((kind) => {
     const node = button("", { "data-slide": kind }, () => act.slide(kind));
-    node.append(swatch(COLORS[kind]), `slide down ${NAMES[kind]}`);
+    node.append(swatch(COLORS[kind]), "slide down ", math(NAMES[kind]));
     return node;
   });
   const draw = (values) => {
@@ -624,33 +650,34 @@ function side(page, act) {
 function charts(width, page, act) {
   const [main, beside] = [pictureWidth(width), width >= BESIDE];
   return {
-    densities: densities(main, beside ? 204 : 196, page, act),
-    integrands: integrands(main, beside ? 146 : 148),
+    densities: densities(main, beside ? 190 : 180, page, act),
+    integrands: integrands(main, beside ? 140 : 136),
     landscape: landscape(beside ? RAIL - 20 : width, beside ? 206 : 270, page, act),
   };
 }
 
 // What each divergence pays most for, after where q is.
 function sayBills(node, { table }, state, values, { x, log_p, log_q, peaks }) {
-  put(node, {}, `${whereabouts(table, state)} `, ...KINDS.map((kind) => {
+  put(node, {}, ...spelled(`${whereabouts(table, state)} `), ...KINDS.map((kind) => {
     const i = peaks[kind];
     const words = bill(kind, values[kind], x[i], Math.abs(log_p[i] - log_q[i]));
-    return make("span", { class: "fl-bill" }, swatch(COLORS[kind]), `${words} `);
+    return make("span", { class: "fl-bill" }, swatch(COLORS[kind]), ...spelled(`${words} `));
   }));
 }
 
 function render({ model, el }) {
-  const page = openPage(el, model, TRAITS);
+  const page = openPage(el, model, TRAITS, TRAITS);
   const view = { kind: "reverse", trail: { kind: "reverse", path: [] }, slide: null };
   const known = knowledge(page);
   const act = actions(page, view, known);
-  const toggles = choice(KINDS.map((kind) => [NAMES[kind], kind, { "data-landscape": kind }]), () => view.kind, act.look);
+  const toggles = choice(KINDS.map((kind) => [math(NAMES[kind]), kind, { "data-landscape": kind }]), () => view.kind, act.look);
   const [beside, say, pictures, map] = [side(page, act), saying(), make("div", { class: "fl-kl" }), make("div", {})];
-  const half = task("half", "Put q so that KL(q‖p) is below 0.75 nats although half of the data is left out.");
-  const presets = Object.entries(PRESETS).map(([name, p]) => preset(name, () => act.write(p)));
+  const ends = tools(page, TRAITS, act.reset);
+  const half = task(page, "half", "Put $q$ so that $KL(q‖p)$ is below 0.75 nats although half of the data is left out.");
+  const presets = Object.entries(PRESETS).map(([name, p]) => preset(name, () => act.write(p, page.give)));
   const which = { class: "fl-row", role: "group", "aria-label": "Divergence whose landscape is shown" };
   el.replaceChildren(frame(
-    [pictures, beside.weight, say, row(...presets, resetButton(act.reset))],
+    [pictures, later(beside.weight), later(say), later(row(...presets, ...ends.nodes))],
     [make("div", which, make("b", {}, "landscape"), ...toggles.nodes), map, beside.node, beside.slides, half.node]));
 
   let drawn = {};
@@ -673,6 +700,7 @@ function render({ model, el }) {
     beside.draw(values);
     sayBills(say, now, state, values, curves);
     half.draw(...judge(state, values));
+    ends.draw();
     mirror(el, { ...state, landscape: view.kind, sliding: view.slide !== null });
     el.dataset.minima = lows.places.map(([m, s]) => `${m},${s}`).join(";");
   });

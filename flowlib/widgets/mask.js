@@ -1,10 +1,12 @@
 // MaskExplorer: MADE's degrees, masks and their product, moved by hand.
 
-const TRAITS = ["dim", "widths", "order", "degrees", "flips", "seed", "chosen", "step", "by_rank"];
+const WORK = ["dim", "widths", "order", "degrees", "flips", "seed"];
+const TRAITS = [...WORK, "chosen", "step", "by_rank"];
 const WIDE = 348; // the units of the drawing's width: pixels on a phone
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-const x = (j) => `x${subscript(j + 1)}`;
+const x = (j) => `$x_${j + 1}$`; // in a sentence
+const xName = (j) => indexed("x", j + 1); // in a drawing
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const plural = (n, word) => `${n || "no"} ${word}${n === 1 ? "" : "s"}`;
 
@@ -240,15 +242,35 @@ function judge({ flips, counts, illegal, missing }) {
   return parts.map(capital).join(" ");
 }
 
-function judgeTask({ dim, order, counts, illegal, missing }) {
-  const others = [...illegal, ...missing].filter((pair) => !same(pair, [2, 0]));
-  if (dim < 3) return [false, "There is no output 3: reset."];
-  if (order[0] > order[2]) return [false, "In this ordering output 3 must not see input 1 anyway."];
-  if (counts[2][0]) return [false, `As yet there ${counts[2][0] === 1 ? "is 1 path" : `are ${counts[2][0]} paths`} between them.`];
-  const wrong = others.length === 1 ? "another pair is" : `${others.length} other pairs are`;
-  if (others.length) return [false, `They are apart, but ${wrong} not as the rule has it.`];
-  return [true, "Done: no ordering does that, only masks by hand."];
-}
+// The two tasks: of the network by itself, which degrees solve, and of the one with its masks.
+const ends = ({ order, dim }) => [order.indexOf(dim), order.indexOf(dim - 1)];
+const TASKS = {
+  lose: {
+    text: (s) => {
+      const [i, j] = ends(s);
+      return `Click hidden units, which raises their degrees, until output ${i + 1} no longer sees ${x(j)} and all else is as it was.`;
+    },
+    judge: ({ dim, order, counts, illegal, missing }) => {
+      const [i, j] = ends({ order, dim });
+      if (counts[i][j]) return [false, `As yet there ${counts[i][j] === 1 ? "is 1 path" : `are ${counts[i][j]} paths`} between them.`];
+      const others = [...illegal, ...missing].filter((pair) => !same(pair, [i, j]));
+      if (others.length) return [false, "That pair is apart, but not that pair alone."];
+      return [true, `Done: no unit has degree ${dim - 1} now. Somebody has to carry ${x(j)}.`];
+    },
+  },
+  cut: {
+    text: () => "Disconnect output 3 from input 1, and leave every other pair connected, or not, as it was.",
+    judge: ({ dim, order, counts, illegal, missing }) => {
+      const others = [...illegal, ...missing].filter((pair) => !same(pair, [2, 0]));
+      if (dim < 3) return [false, "There is no output 3: reset."];
+      if (order[0] > order[2]) return [false, "In this ordering output 3 must not see input 1 anyway."];
+      if (counts[2][0]) return [false, `As yet there ${counts[2][0] === 1 ? "is 1 path" : `are ${counts[2][0]} paths`} between them.`];
+      const wrong = others.length === 1 ? "another pair is" : `${others.length} other pairs are`;
+      if (others.length) return [false, `They are apart, but ${wrong} not as the rule has it.`];
+      return [true, "Done: no ordering does that, only masks by hand."];
+    },
+  },
+};
 
 // How far a draw is, and how many units and outputs it has computed.
 function count({ dim, order, widths, layers, step, illegal, when }) {
@@ -358,7 +380,7 @@ const mark = (node, base, flags) =>
 
 // Where the units of layers of those sizes are drawn, from the inputs below to the outputs above.
 function placesOf(sizes) {
-  const gap = [118, 92, 80][sizes.length - 3];
+  const gap = [112, 74, 60][sizes.length - 3];
   const height = 76 + gap * (sizes.length - 1);
   const radius = Math.min(15, WIDE / Math.max(...sizes) / 2 - 2.2);
   const spot = (k, u) => {
@@ -370,15 +392,15 @@ function placesOf(sizes) {
 
 function unitNode(k, u, kind, size, radius, point) {
   const degree = make("svg:text", { class: "fl-degree", y: 5 });
-  const name = (words, y) => [make("svg:text", { class: "fl-name fl-cased", y }, words)];
+  const name = (y, ...words) => [make("svg:text", { class: "fl-name fl-cased", y }, ...words)];
   const role = kind === "input" ? "img" : "button";
   const node = make("svg:g", { transform: `translate(${point.join(" ")})`, role, "data-unit": `${k},${u}` },
     make("svg:circle", { class: "fl-reach", r: Math.min(22, WIDE / size / 2) }),
     make("svg:circle", { class: "fl-body", r: radius }),
     make("svg:circle", { class: "fl-hop", r: radius + 2.6 }),
     degree,
-    ...(kind === "input" ? name(x(u), radius + 18) : []),
-    ...(kind === "output" ? name(`out ${u + 1}`, -radius - 8) : []));
+    ...(kind === "input" ? name(radius + 18, ...xName(u)) : []),
+    ...(kind === "output" ? name(-radius - 8, `out ${u + 1}`) : []));
   return { key: `${k},${u}`, k, u, kind, node, degree, point };
 }
 
@@ -450,7 +472,7 @@ function matrix(svg, { rows, columns, cell, left, enliven }) {
   const top = 24;
   const [width, height] = [left + columns.length * cell + 3, top + rows.length * cell + 3];
   const at = (r, c) => [left + c * cell, top + r * cell];
-  const head = ({ text, of }, px, py) => make("svg:text", { class: `fl-head fl-of-${of}`, x: px, y: py }, `${text}`);
+  const head = ({ text, of }, px, py) => make("svg:text", { class: `fl-head fl-of-${of}`, x: px, y: py }, ...[text].flat().map((part) => (part.nodeType ? part : `${part}`)));
   const cells = rows.flatMap((_, r) => columns.map((_, c) => {
     const size = cell - 3;
     const node = make("svg:g", { transform: `translate(${at(r, c).join(" ")})` },
@@ -473,13 +495,16 @@ function matrix(svg, { rows, columns, cell, left, enliven }) {
 function maskMatrices(act, light) {
   const node = make("div", { class: "fl-matrices" });
   let links = [];
-  const lay = whenNew(([order, degrees]) => {
+  const lay = whenNew(([order, degrees, width]) => {
     const layers = [order, ...degrees, order];
     const last = layers.length - 1;
     const of = (k) => (k === 0 ? "input" : k === last ? "output" : "hidden");
     const title = (k) => (k === 0 ? "inputs" : k === last ? "outputs" : last > 2 ? `layer ${k}` : "hidden layer");
     const heads = (k) => layers[k].map((text) => ({ text, of: of(k) }));
-    const cell = Math.max(...degrees.map((layer) => layer.length)) > 10 ? 25 : 28; // two beside one another
+    // All beside one another, where that leaves them large enough for a mouse; below one another for a finger.
+    const columns = layers.slice(0, -1).map((layer) => layer.length);
+    const fitting = (width - 14 * (last - 1) - 29 * last) / sumOf(columns);
+    const cell = width >= 460 ? clamp(Math.floor(fitting), [21, 28]) : clamp(Math.floor((width - 30) / Math.max(...columns)), [24, 40]);
     const enliven = (l) => (entry, r, c) => {
       const link = [l, r, c];
       put(entry, { role: "checkbox", "data-link": link.join() });
@@ -506,22 +531,23 @@ function maskMatrices(act, light) {
       });
     }
   };
-  return { node, draw, lay: ({ order, degrees }) => lay([order, degrees]) };
+  return { node, draw, lay: ({ order, degrees }, width) => lay([order, degrees, pictureWidth(width)]) };
 }
 
 // The paths from each input to each output, and the line between what may be linked and what must not.
 function pathMatrix(light) {
   const label = "Paths from inputs to outputs";
   const table = make("svg:svg", { class: "fl-entries", role: "group", "aria-label": label, "data-product": "" });
-  const cell = 34;
   let pairs = [];
-  const lay = whenNew(([order, by_rank]) => {
+  const lay = whenNew(([order, by_rank, width]) => {
     const dim = order.length;
+    const room = width >= BESIDE ? RAIL - 20 : width;
+    const cell = Math.min(width >= BESIDE ? 34 : 40, Math.floor((room - 50) / dim));
     const places = range(dim);
     if (by_rank) places.sort((i, j) => order[i] - order[j]);
     const { cells, corner } = matrix(table, {
       rows: places.map((i) => ({ text: `out ${i + 1}`, of: "output" })),
-      columns: places.map((j) => ({ text: x(j), of: "input" })),
+      columns: places.map((j) => ({ text: xName(j), of: "input" })),
       cell, left: 46,
       enliven: (node, r, c) => {
         const pair = [places[r], places[c]];
@@ -547,7 +573,7 @@ function pathMatrix(light) {
       put(node, { "data-count": count, "aria-label": `${plural(count, "path")} from input ${j + 1} to output ${i + 1}, ${status}` });
     }
   };
-  return { node: table, draw, lay: ({ order, by_rank }) => lay([order, by_rank]) };
+  return { node: table, draw, lay: ({ order, by_rank }, width) => lay([order, by_rank, width]) };
 }
 
 // --- controls ---------------------------------------------------------------------------------
@@ -576,12 +602,12 @@ function sizeSliders({ state }, { resize }) {
 }
 
 // The kinds of ordering and of degrees, and the ways back.
-function kindButtons({ state, set, start }, act) {
+function kindButtons({ state, set }, act) {
   const kinds = (all, name, words, get, choose) =>
     choice(Object.keys(all).map((kind) => [kind, kind, { [`data-${name}`]: kind, "aria-label": `${words}: ${kind}` }]), get, choose);
   const orders = kinds(ORDERS, "order", "ordering", () => orderKind(state().order), act.order);
   const wirings = kinds(DEGREES, "degrees", "degrees", () => degreesKind(state()), act.degrees);
-  const unflip = button("undo flips", { "data-action": "unflip" }, () => set({ flips: [] }));
+  const unflip = button("clear flips", { "data-action": "unflip" }, () => set({ flips: [] }));
   const node = make("div", { class: "fl-presets" },
     make("span", {}, "ordering"), row(...orders.nodes),
     make("span", {}, "degrees"), row(...wirings.nodes, button("draw again", { "data-action": "again" }, act.again)));
@@ -589,7 +615,7 @@ function kindButtons({ state, set, start }, act) {
     orders.draw();
     wirings.draw();
   };
-  return { node, undo: row(unflip, resetButton(() => set(start))), draw };
+  return { node, unflip, draw };
 }
 
 // The order in which the paths are shown, and a draw, value after value.
@@ -602,50 +628,58 @@ function drawButtons({ get, set }) {
   const stop = button("end the draw", { "data-action": "stop" }, () => set({ step: 0 }));
   const draw = (now) => {
     const [done, words] = count(now);
-    put(counter, { "data-done": done }, words);
+    put(counter, { "data-done": done });
+    setSpelled(counter, words);
     views.draw();
   };
   return { nodes: [row(...views.nodes), row(next, stop), counter], draw };
 }
 
-function marksKey() {
+function marksKey(simple) {
   const key = (kind, text) => make("span", {}, make("i", { class: `fl-key fl-key-${kind}` }), text);
-  return make("div", { class: "fl-legend fl-fine" },
-    key("on", "link"), key("off", "none"), key("flip", "flipped by hand"),
-    key("bad", "on a path against the rule"), key("missing", "allowed pair, cut"),
-    make("span", {}, "Click an entry to flip it. Click a hidden unit, by touch twice, to raise its degree."));
+  const missing = key("missing", "allowed pair, cut");
+  const all = [key("on", "link"), key("off", "no link"), key("flip", "flipped by hand"), key("bad", "on a path against the rule"), missing];
+  return make("div", { class: "fl-legend fl-fine" }, ...(simple ? [missing] : all));
 }
 
 // --- the page ---------------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const page = openPage(el, model, TRAITS);
+  const page = openPage(el, model, TRAITS, WORK);
+  const simple = page.get("simple");
   const [act, light] = [actions(page), lighting(page)];
-  const [net, masks, paths] = [network(act, light), maskMatrices(act, light), pathMatrix(light)];
+  const [net, paths, masks] = [network(act, light), pathMatrix(light), maskMatrices(act, light)];
   const [sizes, kinds, steps] = [sizeSliders(page, act), kindButtons(page, act), drawButtons(page)];
-  const told = make("p", { class: "fl-lit-says", "data-lit": "" });
-  const verdict = make("p", { class: "fl-say fl-verdict", role: "status" });
-  const turn = task("cut", "Disconnect output 3 from input 1, and leave every other pair connected, or not, as it was.");
+  const [told, bottom] = [make("p", { class: "fl-lit-says", "data-lit": "" }), tools(page)];
+  const verdict = make("p", { class: "fl-say fl-legal", role: "status" });
+  const name = simple ? "lose" : "cut";
+  const turn = task(page, name, TASKS[name].text(page.start));
   const small = (words) => make("span", { class: "fl-fine" }, words);
+  const how = fine("Click an entry to flip it, a hidden unit, by touch twice, to raise its degree.");
   el.replaceChildren(frame(
-    [titled("the network ", small("with degrees and ranks")), net.node, told, masks.node],
+    [titled("the network ", small("with degrees and ranks")), net.node, told, ...(simple ? [] : [next(masks.node)])],
     [
-      titled("paths ", small("from each input to each output")), paths.node, verdict, turn.node, kinds.undo, marksKey(),
-      folded("sizes, orderings and degrees", sizes.node, kinds.node), folded("draw value by value", ...steps.nodes),
+      titled("paths ", small("from each input to each output")), paths.node, verdict, turn.node,
+      ...(simple ? [bottom.node] : [
+        bottom.node, how,
+        folded("sizes, orderings and degrees", sizes.node, kinds.node, row(kinds.unflip)), folded("draw value by value", ...steps.nodes),
+      ]),
+      marksKey(simple),
     ]));
 
-  return page.run(() => {
+  return page.run((width) => {
     const s = page.state();
     // A kernel sends one trait after the other: until they fit there is nothing to draw.
     if (s.order.length !== s.dim || !same(s.degrees.map((layer) => layer.length), s.widths)) return;
-    for (const part of [net, masks, paths]) part.lay(s);
+    for (const part of [net, masks, paths]) part.lay(s, width);
     const now = measure(s, light.present(s));
     for (const part of [net, masks, paths, sizes, kinds, steps]) part.draw(now);
-    told.textContent = now.lit ? tell(now)
-      : "Point at a unit, an entry or a number: what belongs to it lights up in all three views. By touch: tap.";
+    setSpelled(told, now.lit ? tell(now)
+      : "Point at a unit, an entry or a number: what belongs to it lights up in every view. By touch: tap.");
     put(verdict, { "data-legal": !now.illegal.length });
     setText(verdict, judge(now));
-    turn.draw(...judgeTask(now));
+    turn.draw(...TASKS[name].judge(now));
+    bottom.draw();
     const { by_rank, ...others } = s;
     for (const [name, value] of Object.entries({ ...others, byRank: by_rank, illegal: now.illegal, missing: now.missing }))
       el.dataset[name] = JSON.stringify(value);

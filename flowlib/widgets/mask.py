@@ -47,6 +47,7 @@ class MaskExplorer(Explorer):
         chosen: the index of the output whose inputs are lit, or -1 for no output.
         step: how many values of a sample are drawn; 0 if no sample is being drawn.
         by_rank: whether the table of paths is in the order of the ranks.
+        simple: whether only the network and the table of paths are shown, with a task of their own.
 
     Raises:
         TypeError: if there is no such option.
@@ -73,6 +74,7 @@ class MaskExplorer(Explorer):
     chosen = Whole(-1, low=-1, high=lambda self: self.dim - 1).tag(sync=True)
     step = Whole(0, low=0, high=lambda self: self.dim).tag(sync=True)
     by_rank = traitlets.Bool(False).tag(sync=True)
+    simple = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
@@ -180,6 +182,12 @@ class MaskExplorer(Explorer):
                 f"input{'s' * (len(seen) > 1)} {inputs}, by the dark links" if seen else "no input"
             )
             words += f"Output {self.chosen + 1} sees {what}. "
+        if self.simple:
+            last, before = (self.order.index(rank) + 1 for rank in (self.dim, self.dim - 1))
+            return words + (
+                f"Task: raise degrees of hidden units until output {last} no longer sees input "
+                f"{before}, and all else is as it was."
+            )
         return words + (
             "Task: disconnect output 3 from input 1, and leave every other pair connected, or not, "
             "as it was."

@@ -108,16 +108,12 @@ function face({ grey, letter, text }, size) {
   const circle = (r, kind) => make("svg:circle", { cx: size / 2, cy: size / 2, r: size * r, class: kind });
   if (letter === "m") nodes.push(circle(0.23, "fl-moved"));
   if (letter === "e") nodes.push(circle(0.2, "fl-each-case"), circle(0.2, "fl-each"));
+  // A frame, so that the grey stays to be seen: thick in the step in which it leaves, thin from then on.
   if (letter === "l" || letter === "-") {
-    const lines = (size > 24 ? [0.35, 0.7, 1.05, 1.4, 1.75] : [0.6, 1.2, 1.7]).map((t) => {
-      const [a, b] = [Math.max(0, t - 1), Math.min(1, t)].map((v) => 1 + v * (size - 2));
-      return `M${a.toFixed(1)} ${b.toFixed(1)}L${b.toFixed(1)} ${a.toFixed(1)}`;
-    });
-    nodes.push(make("svg:path", { d: lines.join(""), class: "fl-hatch" }));
+    const edge = (letter === "l" ? 0.14 : 0.05) * size;
+    const [at, side] = [1 + edge / 2, size - 2 - edge];
+    nodes.push(make("svg:rect", { x: at, y: at, width: side, height: side, "stroke-width": edge, class: "fl-leaves" }));
   }
-  const [edge, side] = [0.11 * size, 0.78 * size];
-  if (letter === "l")
-    nodes.push(make("svg:rect", { x: edge, y: edge, width: side, height: side, "stroke-width": edge, class: "fl-leaves" }));
   if (text !== undefined) nodes.push(make("svg:text", { x: size / 2, y: size / 2, class: "fl-coord fl-cased fl-number" }, text));
   return nodes;
 }
@@ -218,7 +214,7 @@ function latentView(page, flow, early) {
     there.textContent = `${now().left} of ${dim}`;
     for (const group of groups) group.draw();
   };
-  return { node: make("div", {}, panelTitle("var(--fl-latent)", "the latent z, ", there), dense), draw };
+  return { node: make("div", {}, panelTitle("var(--fl-latent)", "the latent ", math("z"), ", ", there), dense), draw };
 }
 
 function latentGroup(page, { dim, after, latent, leaves, says, grey, choose }, step, early) {
@@ -271,7 +267,7 @@ function trackOf(page, { steps, count, go }) {
   return { node: make("div", { class: "fl-passed" }, track, bar.node, key), draw };
 }
 
-// The ways along the steps: one by one, to some that matter, and back to the start.
+// The ways along the steps: one by one, and to some that matter.
 function jumps(page, { steps, count, leaves, go }) {
   const stops = [
     ["data", "data", 0], ["squeeze", "squeeze", steps.findIndex((s) => s.kind === "squeeze") + 1],
@@ -280,8 +276,7 @@ function jumps(page, { steps, count, leaves, go }) {
   return row(
     button("back", { "data-action": "back" }, () => go(page.get("depth") - 1)),
     button("next step", { "data-action": "next" }, () => go(page.get("depth") + 1)),
-    ...stops.map(([text, name, depth]) => preset(name, () => go(depth), text)),
-    resetButton(() => page.set(page.start)));
+    ...stops.map(([text, name, depth]) => preset(name, () => go(depth), text)));
 }
 
 // What the greys and the marks of the present step mean.
@@ -325,7 +320,7 @@ function tell(node, { shape, latent, leaves, value, now }, depth, pixel) {
 // The task: a riddle that the choice at the start does not solve.
 function riddle(page, { natural, dim, latent, shape }) {
   const goal = natural.find((k) => k >= Math.floor(0.58 * dim) && latent[k] !== page.start.pixel) ?? 0;
-  const turn = task("follow", `Which pixel of the data becomes z[${goal}]? Go to the end, choose that number in the latent, ` +
+  const turn = task(page, "follow", `Which pixel of the data becomes z[${goal}]? Go to the end, choose that number in the latent, ` +
     "and follow it back to the data, before the first step.");
   const draw = (depth, pixel) => {
     const index = latent.indexOf(pixel);
@@ -340,21 +335,21 @@ function render({ model, el }) {
   const page = openPage(el, model, TRAITS);
   const flow = journey(page);
   const { steps, after, dim, count } = flow;
-  const [turn, track, key] = [riddle(page, flow), trackOf(page, flow), marksKey(flow)];
+  const [turn, track, key, ends] = [riddle(page, flow), trackOf(page, flow), marksKey(flow), tools(page)];
   const views = [pictureView(page, flow), arrayView(page, flow), latentView(page, flow, turn.early)];
   const digits = choice(
     flow.labels.map((label, k) => [label, k, { "data-picture": k }]),
     () => page.get("picture"), (picture) => page.set({ picture }));
   const [title, told, worth] = [titled(), make("p", { class: "fl-told" }), readout("log_det")];
   const follow = make("p", { class: "fl-say", "data-follow": "" });
-  const bill = fine("log |det| of this step, for this picture: ", worth.node);
+  const bill = fine(math("log |det|"), " of this step, for this picture: ", worth.node);
   el.replaceChildren(frame([
     track.node,
     make("div", { class: "fl-scales" }, ...views.map((view) => view.node)),
     key.node,
   ], [
     title, told, jumps(page, flow), follow, bill, turn.node,
-    make("div", { class: "fl-row fl-digits" }, ...digits.nodes),
+    make("div", { class: "fl-row fl-digits" }, ...digits.nodes), ends.node,
   ]));
 
   return page.run(() => {
@@ -370,6 +365,7 @@ function render({ model, el }) {
     bill.hidden = !step;
     worth.draw(step ? flow.dets[picture][depth - 1] : 0);
     turn.draw(depth, pixel);
+    ends.draw();
   });
 }
 

@@ -1,20 +1,20 @@
 // WarpExplorer: a map of the line, a matrix, a bend of the plane; how each changes lengths, areas, densities.
 
 const VIEWS = { line: ["1-D map", lineView], matrix: ["2×2 matrix", matrixView], bend: ["2-D bend", bendView] };
-const TRAITS = ["view", "knots", "probe", "matrix", "point", "bend", "centre", "side"];
+const WORK = ["knots", "probe", "matrix", "point", "bend", "centre", "side"];
+const TRAITS = ["view", ...WORK];
 
 const steps = (count, low, high) => range(count + 1).map((i) => low + (i / count) * (high - low));
 const patch = { ...filled("var(--fl-data)", 0.35), stroke: "var(--fl-data)", "stroke-width": 2 };
 const label = (it, words, more = {}) => it.add("text", { class: "fl-math", ...more }, words);
 const tspan = (words, more) => make("svg:tspan", more, words);
-const lowered = (words) => tspan(words, { dy: 4, "font-size": 11 });
-const symbol = (letter, index) => [make("var", {}, letter), ...(index ? [sub(`${index}`)] : [])];
 
-// The presets of a view, each the state that it sets, and its reset of the traits it is about.
-function presetRow(page, presets, traits) {
-  const buttons = Object.entries(presets).map(([name, state]) => preset(name, () => page.set(state())));
-  return row(...buttons, resetButton(() => page.set(Object.fromEntries(traits.map((name) => [name, page.start[name]])))));
-}
+// The presets of a view, each the state that it sets.
+const presetRow = (page, presets) =>
+  row(...Object.entries(presets).map(([name, state]) => preset(name, () => page.give(state()))));
+
+// The planes of a view stand side by side, and are built for their size in pixels.
+const planeSize = (width) => (pictureWidth(width) - 10) / 2;
 
 // A handle for one number: up and right make it larger. `place` is the number's point in the panel,
 // `found` the number at a point, `nudge` the number some key strokes on; `up` is the way it goes.
@@ -121,14 +121,14 @@ function sayLine({ slope }, { flat, way }) {
   const times = show(Math.abs(slope));
   const turned = way < 0 ? " It falls, which no density can see." : "";
   const end = flat.indexOf(true);
-  const dead = end < 0 ? "" : ` At its ${["left", "right"][end]} end it has become flat: all x beyond share one z, ` +
+  const dead = end < 0 ? "" : ` At its ${["left", "right"][end]} end it has become flat: all $x$ beyond share one $z$, ` +
     "which must not happen in a flow.";
-  if (Math.abs(Math.abs(slope) - 1) < 0.05) return `Here dz is as long as dx: the density of x is that of z.${turned}${dead}`;
+  if (Math.abs(Math.abs(slope) - 1) < 0.05) return `Here $dz$ is as long as $dx$: the density of $x$ is that of $z$.${turned}${dead}`;
   const [kind, length, fate] = Math.abs(slope) > 1
-    ? ["steep", "about", "has to fit on dx"]
-    : ["gentle", "only about", "is spread over dx"];
-  return `Here the map is ${kind}: dz is ${length} ${times} times as long as dx. The probability that lies on dz ` +
-    `${fate}, so the density of x is that of z times ${times}.${turned}${dead}`;
+    ? ["steep", "about", "has to fit on $dx$"]
+    : ["gentle", "only about", "is spread over $dx$"];
+  return `Here the map is ${kind}: $dz$ is ${length} ${times} times as long as $dx$. The probability that lies on $dz$ ` +
+    `${fate}, so the density of $x$ is that of $z$ times ${times}.${turned}${dead}`;
 }
 
 function judgeHills({ count, depth }) {
@@ -142,19 +142,21 @@ function judgeHills({ count, depth }) {
 function lineView(page) {
   const { get, set } = page;
   const sum = ledger([-6, 2], [
-    { name: "slope", text: ["slope f′(x)"] },
-    { name: "log_pz", text: ["log ", "p", sub("Z"), "(z)"], color: "var(--fl-latent)" },
-    { name: "log_det", text: ["+ log |f′(x)|"], color: "var(--fl-third)" },
-    { name: "log_px", text: ["= log p(x)"], color: "var(--fl-data)" },
+    { name: "slope", text: ["slope ", math("f′(x)")] },
+    { name: "log_pz", text: [math("log p_Z(z)")], color: "var(--fl-latent)" },
+    { name: "log_det", text: [math("+ log |f′(x)|")], color: "var(--fl-third)" },
+    { name: "log_px", text: [math("= log p(x)")], color: "var(--fl-data)" },
   ]);
-  const [say, body] = [saying(), make("div", {})];
-  const two = task("hills", "Bend the map so that the data have two hills.");
+  const [say, body, ends] = [saying(), make("div", {}), tools(page, ["knots", "probe"])];
+  const two = task(page, "hills", "Bend the map so that the data have two hills.");
   const presets = Object.fromEntries(Object.entries(LINES).map(([name, knots]) => [name, () => ({ knots })]));
   presets.flip = () => ({ knots: get("knots").map((z) => -z) });
   const node = frame([
-    legend([swatch("var(--fl-latent)"), "latent z"], [swatch("var(--fl-third)"), "z = f(x)"], [swatch("var(--fl-data)"), "data x"]),
+    legend(
+      [swatch("var(--fl-latent)"), "latent ", math("z")], [swatch("var(--fl-third)"), math("z = f(x)")],
+      [swatch("var(--fl-data)"), "data ", math("x")]),
     body,
-  ], [sum.node, say, two.node, presetRow(page, presets, ["knots", "probe"])]);
+  ], [sum.node, say, two.node, presetRow(page, presets), ends.node]);
 
   // The chart is built for a width in pixels, so that text and handles keep their size on a phone.
   let chart = null;
@@ -168,8 +170,9 @@ function lineView(page) {
     const p = x.map((v) => Math.exp(measureLine(f, v).log_px));
     chart.draw({ f, m, x, p, knots, probe });
     sum.draw(m);
-    say.textContent = sayLine(m, f);
+    setSpelled(say, sayLine(m, f));
     two.draw(...judgeHills(hills(p)));
+    ends.draw();
   }
   return { node, draw };
 }
@@ -351,11 +354,11 @@ const circle = (radius) =>
 const GRID = KNOTS.flatMap((k) => [[[k, -3], [k, 3]], [[-3, k], [3, k]]]); // the lines of a plane
 
 function sayMatrix({ area, det }) {
-  if (area < 1e-9) return "The square is flat: two different x share one z, and there is no density to speak of.";
+  if (area < 1e-9) return "The square is flat: two different $x$ share one $z$, and there is no density to speak of.";
   const times = area >= 1 ? `${show(area)} times larger` : `${show(1 / area)} times smaller`;
   return `The square becomes ${Math.abs(area - 1) < 0.005 ? "no larger and no smaller" : times}` +
     `${det < 0 ? ", and is turned over, which no density can see" : ""}: ` +
-    `the density of x is that of z times ${show(area)}.`;
+    `the density of $x$ is that of $z$ times ${show(area)}.`;
 }
 
 function judgeShear(a, { det }) {
@@ -366,12 +369,23 @@ function judgeShear(a, { det }) {
     : "The determinant is 1, but lengths and angles are all kept: that is a rotation."];
 }
 
+// The numbers 1 and 2 on two circles, or on what they have become.
+function circleNumbers(it, color) {
+  const texts = [1, 2].map((k) => it.text([0, 0], `${k}`, { class: "fl-small fl-cased", "text-anchor": "middle", style: `fill:${color}` }));
+  return (onto) => texts.forEach((text, i) => {
+    const [x, y] = it.at(onto([-0.57 * (i + 1), -0.82 * (i + 1)]));
+    put(text, { x, y: y + 4.5 });
+  });
+}
+
 // Data space: a square, the point x, and what lands on the circles of latent space.
-function dataPlane({ get, set }) {
-  const it = plane(3, "Data space: a square, and the density that the map gives it");
+function dataPlane({ get, set }, size) {
+  const it = plane(3, "Data space: a square, and the density that the map gives it", size);
+  axisNumbers(it, [-2, 2]);
   it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.35, d: GRID.map((l) => it.path(l)).join("") }));
   const ellipses = [1, 2].map(() => it.add("path", line("var(--fl-data)", 1.6, { opacity: 0.9 })));
   it.add("path", { d: it.path(SQUARE, true), ...patch });
+  const numbers = circleNumbers(it, "var(--fl-data)");
   const name = label(it, "x");
   const hand = handle(it, {
     name: "point", label: "The point x", color: "var(--fl-data)",
@@ -382,6 +396,7 @@ function dataPlane({ get, set }) {
     const back = [[a[1][1] / m.det, -a[0][1] / m.det], [-a[1][0] / m.det, a[0][0] / m.det]];
     ellipses.forEach((path, i) =>
       put(path, { d: m.area > 1e-6 ? it.path(circle(i + 1).map((p) => apply(back, p)), true) : "" }));
+    numbers((p) => (m.area > 1e-6 ? apply(back, p) : [9, 9]));
     const [x, y] = it.at(point);
     put(name, { x: x + 12, y: y + 5 });
     hand.draw();
@@ -390,10 +405,12 @@ function dataPlane({ get, set }) {
 }
 
 // Latent space: the square's image, whose sides are the columns of the matrix, to be taken.
-function latentPlane({ get, set }) {
-  const it = plane(3, "Latent space: the square's image and the standard normal");
+function latentPlane({ get, set, isTouched }, size) {
+  const it = plane(3, "Latent space: the square's image and the standard normal", size);
+  axisNumbers(it, [-2, 2]);
   const image = it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.45 }));
   for (const radius of [1, 2]) it.add("path", line("var(--fl-latent)", 1.6, { d: it.path(circle(radius), true) }));
+  circleNumbers(it, "var(--fl-latent)")((p) => p);
   const body = it.add("path", patch);
   const arrows = [0, 1].map(() => it.add("path", line("var(--fl-ink)", 3, { "stroke-linecap": "round" })));
   const names = [1, 2].map((j) => {
@@ -403,6 +420,7 @@ function latentPlane({ get, set }) {
   });
   const dot = it.add("circle", disc("var(--fl-latent)", 6));
   const name = label(it, "z");
+  const hint = it.text([0, 0], "drag me", { class: "fl-small fl-cased fl-hint" });
   const column = (j) => get("matrix").map((row) => row[j]);
   const hands = [0, 1].map((j) =>
     handle(it, {
@@ -415,7 +433,8 @@ function latentPlane({ get, set }) {
     arrows.forEach((arrow, j) => put(arrow, { d: it.path([[0, 0], column(j)]) }));
     names.forEach((text, j) => {
       const [x, y] = it.at(column(j));
-      put(text, { x: Math.min(x + 11, 296), y: Math.max(y - 11, 18) });
+      put(text, { x: Math.min(x + 11, size - 24), y: Math.max(y - 11, 18) });
+      if (j === 0) put(hint, { x: clamp(x - 22, [4, size - 58]), y: Math.min(y + 24, size - 6), opacity: Number(!isTouched()) });
     });
     const [x, y] = it.at(m.z);
     put(dot, { cx: x, cy: y });
@@ -427,40 +446,47 @@ function latentPlane({ get, set }) {
 
 function matrixView(page) {
   const { get, set } = page;
-  const [data, latent] = [dataPlane(page), latentPlane(page)];
+  const planes = make("div", { class: "fl-panels" });
+  let [data, latent] = [null, null];
+  const build = whenNew((size) => {
+    [data, latent] = [dataPlane(page, size), latentPlane(page, size)];
+    planes.replaceChildren(
+      make("div", {}, panelTitle("var(--fl-data)", "data ", math("x")), data.svg),
+      make("div", {}, panelTitle("var(--fl-latent)", "latent ", math("z = Ax")), latent.svg));
+  });
   const setEntry = (i, j, value) =>
     set({ matrix: get("matrix").map((row, r) => row.map((v, c) => (r === i && c === j ? value : v))) });
   const entries = [[0, 0], [0, 1], [1, 0], [1, 1]].map(([i, j]) =>
     slider({
-      name: `a${i + 1}${j + 1}`, symbol: ["a", sub(`${i + 1}${j + 1}`)],
+      name: `a${i + 1}${j + 1}`, symbol: [math(`a_{${i + 1}${j + 1}}`)],
       label: `Matrix entry, row ${i + 1}, column ${j + 1}`,
       min: -3, max: 3, step: 0.05, get: () => get("matrix")[i][j], set: (v) => setEntry(i, j, v),
     }));
   const sum = ledger([-6, 2], [
-    { name: "det", text: ["det A"] },
+    { name: "det", text: [math("det A")] },
     { name: "area", text: ["area"] },
-    { name: "log_pz", text: ["log ", "p", sub("Z"), "(z)"], color: "var(--fl-latent)" },
-    { name: "log_det", text: ["+ log |det A|"], color: "var(--fl-third)" },
-    { name: "log_px", text: ["= log p(x)"], color: "var(--fl-data)" },
+    { name: "log_pz", text: [math("log p_Z(z)")], color: "var(--fl-latent)" },
+    { name: "log_det", text: [math("+ log |det A|")], color: "var(--fl-third)" },
+    { name: "log_px", text: [math("= log p(x)")], color: "var(--fl-data)" },
   ]);
-  const say = saying();
-  const shear = task("shear", "Make the determinant 1 without a rotation.");
+  const [say, ends] = [saying(), tools(page, ["matrix", "point"])];
+  const shear = task(page, "shear", "Make the determinant 1 without a rotation.");
   const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
   const node = frame([
-    make("div", { class: "fl-panels" },
-      make("div", {}, panelTitle("var(--fl-data)", "data x"), data.svg),
-      make("div", {}, panelTitle("var(--fl-latent)", "latent z = A x"), latent.svg)),
-    make("div", { class: "fl-sliders" }, ...entries.map((e) => e.node)),
-  ], [sum.node, say, shear.node, presetRow(page, presets, ["matrix", "point"])]);
+    planes,
+    make("div", { class: "fl-sliders fl-later" }, ...entries.map((e) => e.node)),
+  ], [sum.node, say, shear.node, presetRow(page, presets), ends.node]);
 
-  function draw() {
+  function draw(width) {
+    build(planeSize(width));
     const [a, point] = [get("matrix"), get("point")];
     const m = measureMatrix(a, point);
     data.draw(a, m, point);
     latent.draw(a, m);
     sum.draw(m);
-    say.textContent = sayMatrix(m);
+    setSpelled(say, sayMatrix(m));
     shear.draw(...judgeShear(a, m));
+    ends.draw();
     entries.forEach((e) => e.draw());
   }
   return { node, draw };
@@ -531,7 +557,7 @@ function sayBend({ ratio, det, error }, [shear, stretch]) {
 }
 
 function judgeTrust({ ratio, error }) {
-  const [large, near] = [ratio >= 1.5, Math.abs(error) < 1];
+  const [large, near] = [ratio >= 2, Math.abs(error) < 1];
   if (large && near) return [true, `Done: ${show(ratio)} times as large, and predicted within ${show(Math.abs(error))} %.`];
   if (large) return [false, `It is large enough, but the prediction is off by ${show(Math.abs(error), 1)} %.`];
   return [false, `It is ${show(ratio)} times as large${near ? "" : `, and the prediction is off by ${show(Math.abs(error), 1)} %`}.`];
@@ -545,11 +571,11 @@ function logSlider({ get, set, min, max, ...options }) {
 }
 
 // One of the two planes: its grid, the patch and the parallelogram, the glass around them.
-function bendPlane(space, color, words) {
-  const it = plane(3, words);
+function bendPlane(space, color, words, size) {
+  const it = plane(3, words, size);
   const grid = it.add("path", line("var(--fl-data)", 0.9, { opacity: 0.4 }));
   [1, 2].forEach((k) => {
-    const at = k === 1 ? { x: 314, y: 177, "text-anchor": "end" } : { x: 168, y: 17 };
+    const at = k === 1 ? { x: size - 6, y: size / 2 + 17, "text-anchor": "end" } : { x: size / 2 + 8, y: 17 };
     label(it, space, at).append(lowered(`${k}`));
   });
   const glass = it.add("circle", line("var(--fl-muted)", 1.5));
@@ -563,7 +589,7 @@ function bendPlane(space, color, words) {
     put(flat, { d: tangent ? it.path(tangent, true) : "" });
     const [x, y] = it.at(centre);
     // The glass shows where the magnified view looks; around a large square it would say nothing.
-    put(glass, { cx: x, cy: y, r: Math.max(14, (SEEN * side * 320) / 6), opacity: clamp((0.9 - side) / 0.4, [0, 1]) });
+    put(glass, { cx: x, cy: y, r: Math.max(14, (SEEN * side * size) / 6), opacity: clamp((0.9 - side) / 0.4, [0, 1]) });
     put(dot, { cx: x, cy: y });
     put(name, { x: x - 12, y: y + 5, "text-anchor": "end" });
   };
@@ -595,9 +621,9 @@ function nearLines([x, y], side) {
 }
 
 // The two planes, the square's centre and its corner in the first to be taken.
-function bendPlanes({ get, set }, setSide) {
-  const data = bendPlane("x", "var(--fl-data)", "Data space: a grid and a square");
-  const latent = bendPlane("z", "var(--fl-latent)", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram");
+function bendPlanes({ get, set }, setSide, size) {
+  const data = bendPlane("x", "var(--fl-data)", "Data space: a grid and a square", size);
+  const latent = bendPlane("z", "var(--fl-latent)", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram", size);
   const lines = GRID.map(([p, q]) => steps(48, 0, 1).map((t) => p.map((v, i) => v + t * (q[i] - v))));
   const stalk = data.add("path", line("var(--fl-data)", 2));
   // The corner that can be taken is the one that has room.
@@ -631,51 +657,56 @@ function bendSliders({ get, set }, setSide) {
     set: (v) => set({ bend: get("bend").map((old, i) => (i === k ? v : old)) }),
   });
   return [
-    slider({ name: "shear", symbol: ["shear ", ...symbol("a")], label: "Shear", ...part(0) }),
-    slider({ name: "stretch", symbol: ["stretch ", ...symbol("b")], label: "Stretch", ...part(1) }),
+    slider({ name: "shear", symbol: ["shear ", math("a")], label: "Shear", ...part(0) }),
+    slider({ name: "stretch", symbol: ["stretch ", math("b")], label: "Stretch", ...part(1) }),
     logSlider({
-      name: "side", symbol: ["side ", ...symbol("s")], label: "Side of the square", min: SIDES[0], max: SIDES[1],
+      name: "side", symbol: ["side ", math("s")], label: "Side of the square", min: SIDES[0], max: SIDES[1],
       get: () => get("side"), set: setSide,
     }),
   ];
 }
 
 const bendFormulas = () => make("p", { class: "fl-formulas" },
-  make("span", {}, ...symbol("z", 1), " = ", ...symbol("x", 1), " + ", ...symbol("a"), " sin ", ...symbol("x", 2)),
-  make("span", {}, ...symbol("z", 2), " = ", ...symbol("x", 2), " exp(", ...symbol("b"), " tanh ", ...symbol("z", 1), ")"));
+  math("z_1 = x_1 + a sin x_2"), math("z_2 = x_2 exp(b tanh z_1)"));
 
 function bendView(page) {
   const { get, set } = page;
   const setSide = (side) => set({ side: clamp(side, SIDES) });
-  const planes = bendPlanes(page, setSide);
+  const both = make("div", { class: "fl-panels" });
+  let planes = null;
+  const build = whenNew((size) => {
+    planes = bendPlanes(page, setSide, size);
+    both.replaceChildren(
+      make("div", {}, panelTitle("var(--fl-data)", "data ", math("x")), planes.data.svg),
+      make("div", {}, panelTitle("var(--fl-latent)", "latent ", math("z = f(x)")), planes.latent.svg));
+  });
   const lenses = [lens("Around the square, magnified"), lens("Around its image, magnified as much")];
   const sliders = bendSliders(page, setSide);
   const [shear, stretch, size] = sliders.map((one) => one.node);
   const sum = ledger([0, 3], [
-    { name: "ratio", text: ["area of patch / ", ...symbol("s"), "²"], color: "var(--fl-data)", digits: 3 },
-    { name: "det", text: ["|det J| at x"], color: "var(--fl-third)", digits: 3 },
-    { name: "log_det", text: ["log |det J|"], digits: 3 },
+    { name: "ratio", text: ["area of patch / ", math("s²")], color: "var(--fl-data)", digits: 3 },
+    { name: "det", text: [math("|det J|"), " at ", math("x")], color: "var(--fl-third)", digits: 3 },
+    { name: "log_det", text: [math("log |det J|")], digits: 3 },
     { name: "error", text: ["they differ by, in %"], digits: 3 },
   ]);
-  const say = saying();
-  const trust = task("trust", "Find a place and a size for the square whose image is at least 1.5 times as large, " +
-    "and which the parallelogram predicts within 1 %.");
+  const [say, ends] = [saying(), tools(page, ["bend", "centre", "side"])];
+  const trust = task(page, "trust", "Find a bend and a place where the square’s image is at least twice as large, " +
+    "and a size at which the parallelogram predicts it within 1 %.");
   const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, () => ({ bend })]));
   const node = frame([
-    make("div", { class: "fl-panels" },
-      make("div", {}, panelTitle("var(--fl-data)", "data x"), planes.data.svg),
-      make("div", {}, panelTitle("var(--fl-latent)", "latent z = f(x)"), planes.latent.svg)),
+    legend([swatch("var(--fl-data)"), "patch, the square’s image"], [dashes("var(--fl-third)"), "parallelogram of ", math("J")]),
+    both,
     make("p", { class: "fl-panel-title fl-magnified" }, "the same, magnified"),
     make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
-    presetRow(page, presets, ["bend", "centre", "side"]),
+    bendFormulas(),
   ], [
-    legend([swatch("var(--fl-data)"), "patch f(square)"], [dashes("var(--fl-third)"), "parallelogram of J"]),
     sum.node, say, trust.node,
     make("div", { class: "fl-named" }, size, shear, stretch),
-    bendFormulas(),
+    presetRow(page, presets), ends.node,
   ]);
 
-  function draw() {
+  function draw(width) {
+    build(planeSize(width));
     const [bend, centre, side] = [get("bend"), get("centre"), get("side")];
     const m = measureBend(bend, centre, side);
     const tangent = CORNERS.map((way) => apply(m.J, way.map((v) => (v * side) / 2)).map((v, i) => m.z[i] + v));
@@ -687,8 +718,9 @@ function bendView(page) {
     lenses[0].draw({ lines: close, ...before });
     lenses[1].draw({ lines: onto(close), ...after });
     sum.draw(m);
-    say.textContent = sayBend(m, bend);
+    setSpelled(say, sayBend(m, bend));
     trust.draw(...judgeTrust(m));
+    ends.draw();
     sliders.forEach((s) => s.draw());
   }
   return { node, draw };
@@ -697,7 +729,7 @@ function bendView(page) {
 // --- the frame around the three -------------------------------------------------------------
 
 function render({ model, el }) {
-  const page = openPage(el, model, TRAITS);
+  const page = openPage(el, model, TRAITS, WORK);
   const tabs = choice(
     Object.entries(VIEWS).map(([view, [words]]) => [words, view, { "data-view": view }]),
     () => page.get("view"), (view) => page.set({ view }));
