@@ -339,7 +339,7 @@ def test_all_by_keyboard(watch):
     keys.press(" ")
     assert [k for k, v in enumerate(state(explorer, "pixels")) if v] == [17]
     assert ring.get_attribute("aria-checked") == "true"
-    assert "row 3, column 2, given, ink" in ring.get_attribute("aria-label")
+    assert "row 2, column 1, given, ink" in ring.get_attribute("aria-label")
     keys.press("Enter")
     assert sum(state(explorer, "pixels")) == 0
     for _ in range(9):
@@ -583,11 +583,11 @@ def solvers(widget):
 
 
 @in_browser
-def test_the_task_is_solved_by_one_pixel_and_not_without_moving(watch):
+def test_the_task_is_solved_by_some_pixels_and_not_without_moving(watch):
     one = watch()
     widget = CompletionExplorer()
     found, count = solvers(widget)
-    assert 1 <= len(found) <= 3
+    assert 3 <= len(found) <= 8
     assert widget.goal["pixel"] >= 48
     assert (count - widget.goal["bound"]) * widget.goal["sign"] <= -20
     explorer = browser.alone(one, widget)

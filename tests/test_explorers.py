@@ -2,6 +2,7 @@
 
 import base64
 import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -158,3 +159,180 @@ def test_what_a_label_says_is_left_as_it_is(watch):
     explorer = browser.alone(watch(), MultiscaleExplorer(flow, x, labels=labels))
     shown = explorer.locator("[data-picture]").all_inner_texts()
     assert shown == labels
+
+
+# --- what hands have done -------------------------------------------------------------------
+
+
+def stand_alone(tmp_path, widget):
+    """The explorer in a file of its own, as an address."""
+    page = widget._repr_mimebundle_()[0]["text/html"]
+    file = tmp_path / "explorer.html"
+    file.write_text(f"<!DOCTYPE html><title>One explorer</title><body>{page}")
+    return file.as_uri()
+
+
+def opened(one, address):
+    one.roots = (*one.roots, "file://")
+    one.page.goto(address)
+    explorer = one.page.locator('.fl-explorer[data-alive="true"]')
+    explorer.wait_for()
+    browser.settle(explorer)
+    return explorer
+
+
+# What a key changes, the handle that takes it, and the state that it changes.
+CHANGES = [
+    (widgets.WarpExplorer, {}, '[data-handle="column-2"]', "ArrowUp", "matrix"),
+    (widgets.WarpExplorer, {"view": "bend"}, '[data-handle="centre"]', "ArrowUp", "centre"),
+    (widgets.KLExplorer, {}, '[data-handle="q"]', "ArrowRight", "q"),
+    (LayersExplorer, {}, 'input[data-name="depth"]', "ArrowRight", "depth"),
+    (widgets.JacobianExplorer, {}, '[data-step="2"]', "Enter", "step"),
+    (MultiscaleExplorer, {}, 'input[data-name="depth"]', "ArrowRight", "depth"),
+    (MaskExplorer, {}, '[data-link="0,4,3"]', "Enter", "flips"),
+    (CompletionExplorer, {}, '[data-ring="picture"]', " ", "pixels"),
+]
+changes = pytest.mark.parametrize(
+    ("explorer", "traits", "node", "key", "name"),
+    [pytest.param(*c, id=f"{c[0].__name__}-{c[4]}") for c in CHANGES],
+)
+
+
+def change(explorer, node, key, name):
+    before = explorer.get_attribute(f"data-{name}")
+    if name == "pixels":  # the pixel chosen at first is drawn, and only given ones are painted
+        explorer.locator('[data-view="picture"] .fl-ink-given').first.click()
+        key = "ArrowUp"
+    explorer.locator(node).first.focus()
+    explorer.page.keyboard.press(key)
+    browser.settle(explorer)
+    after = explorer.get_attribute(f"data-{name}")
+    assert after != before
+    return before, after
+
+
+@changes
+def test_a_link_and_a_reload_bring_the_state_back(
+    watch, tmp_path, explorer, traits, node, key, name
+):
+    address = stand_alone(tmp_path, explorer(**traits))
+    one = watch()
+    shown = opened(one, address)
+    before, after = change(shown, node, key, name)
+    shown.locator('[data-action="link"]').first.click()
+    link = one.page.url
+    assert link.startswith(f"{address}#{explorer.__name__}-")
+    assert opened(watch(), link).get_attribute(f"data-{name}") == after
+    again = opened(one, address)
+    assert again.get_attribute(f"data-{name}") == after  # still the same visit
+    again.locator('[data-action="reset"]').first.click()
+    browser.settle(again)
+    assert again.get_attribute(f"data-{name}") == before
+    one.page.reload()
+    assert opened(watch(), address).get_attribute(f"data-{name}") == before
+
+
+@pytest.mark.parametrize(
+    "text", ["%7B", "5", "null", '{"matrix":1}', '{"matrix":[[1,"2"],[3,4]]}', '{"matrix":[]}']
+)
+def test_a_link_that_says_nothing_changes_nothing(watch, tmp_path, text):
+    widget = widgets.WarpExplorer()
+    address = stand_alone(tmp_path, widget)
+    key = re.search(r'data-key="([^"]+)"', widget._repr_mimebundle_()[0]["text/html"])[1]
+    explorer = opened(watch(), f"{address}#{key}={text}")
+    assert browser.state(explorer, "matrix") == [1.25, 0.5, -0.25, 1]
+
+
+@changes
+def test_ctrl_z_and_a_button_take_back_one_change(watch, explorer, traits, node, key, name):
+    one = watch()
+    shown = browser.alone(one, explorer(**traits))
+    undo = shown.locator('[data-action="undo"]').locator("visible=true")
+    if not undo.count():  # where nothing can be spoilt
+        assert explorer in (LayersExplorer, widgets.JacobianExplorer, MultiscaleExplorer)
+        return
+    assert undo.is_disabled()
+    before, _ = change(shown, node, key, name)
+    one.page.keyboard.press("Control+z")
+    browser.settle(shown)
+    assert shown.get_attribute(f"data-{name}") == before
+    assert undo.is_disabled()
+    change(shown, node, key, name)
+    undo.click()
+    browser.settle(shown)
+    assert shown.get_attribute(f"data-{name}") == before
+
+
+def test_one_drag_is_taken_back_as_one(watch):
+    one = watch()
+    shown = browser.alone(one, widgets.WarpExplorer())
+    handle = shown.locator('[data-handle="column-1"]')
+    browser.drag(one.page, handle, 20, 10)
+    browser.drag(one.page, handle, 10, -30)
+    undo = shown.locator('[data-action="undo"]')
+    undo.click()
+    assert browser.state(shown, "matrix") != [1.25, 0.5, -0.25, 1]
+    undo.click()
+    assert browser.state(shown, "matrix") == [1.25, 0.5, -0.25, 1]
+
+
+@all_faces
+def test_its_picture_is_one_file_that_needs_nothing_else(watch, tmp_path, explorer, traits):
+    one = watch()
+    shown = opened(one, stand_alone(tmp_path, explorer(**traits)))
+    with one.page.expect_download() as download:
+        shown.locator('[data-action="picture"]').locator("visible=true").click()
+    file = tmp_path / "picture.svg"
+    download.value.save_as(file)
+    assert download.value.suggested_filename == f"{explorer.__name__}.svg"
+    root = ElementTree.parse(file).getroot()
+    tags = {node.tag.split("}")[1] for node in root.iter()}
+    assert tags <= {"svg", "g", "path", "circle", "rect", "text", "tspan", "image", "title", "line"}
+    words = " ".join("".join(node.itertext()) for node in root.iter() if node.tag.endswith("text"))
+    assert "One explorer" in words  # the page's title
+    assert "var(" not in file.read_text()
+    for number in shown.locator("output:visible").all_inner_texts():
+        assert number in words
+    one.page.goto(file.as_uri())
+    box = one.page.evaluate("document.documentElement.getBoundingClientRect().toJSON()")
+    assert box["width"] == pytest.approx(shown_width(root))
+
+
+def shown_width(root):
+    return float(root.get("width"))
+
+
+@all_faces
+def test_it_fits_on_a_screen(watch, explorer, traits):
+    """Beside its rail 720 pixels high at most; on a phone picture and verdict within 640."""
+    wide = watch(width=850).page
+    page = explorer(**traits)._repr_mimebundle_()[0]["text/html"]
+    wide.set_content(f'<body style="margin: 8px">{page}')
+    shown = wide.locator('.fl-explorer[data-alive="true"]')
+    assert shown.bounding_box()["height"] <= 720
+    phone = watch(width=390, height=4000, has_touch=True, is_mobile=True).page
+    phone.set_content(
+        f'<meta name="viewport" content="width=device-width"><body style="margin: 16px">{page}'
+    )
+    shown = phone.locator('.fl-explorer[data-alive="true"]')
+    verdict = shown.locator(".fl-verdict").locator("visible=true").first.bounding_box()
+    assert verdict["y"] + verdict["height"] - shown.bounding_box()["y"] <= 640
+
+
+SMALL = """(e, least) => [...e.querySelectorAll("button, input, summary, select, .fl-halo")]
+  .filter(n => n.getBoundingClientRect().width && getComputedStyle(n).visibility === "visible")
+  .filter(n => Math.max(n.getBoundingClientRect().width, n.getBoundingClientRect().height) < least
+    || n.getBoundingClientRect().height < least && !n.closest(".fl-thumbs"))
+  .map(n => n.outerHTML.slice(0, 90))"""
+
+
+@all_faces
+def test_a_finger_finds_what_it_needs(watch, explorer, traits):
+    shown = browser.alone(watch(width=390, has_touch=True, is_mobile=True), explorer(**traits))
+    assert not shown.evaluate(SMALL, 39.5)
+
+
+@all_faces
+def test_on_the_narrowest_phone_words_can_be_read(watch, explorer, traits):
+    shown = browser.alone(watch(width=320, has_touch=True, is_mobile=True), explorer(**traits))
+    assert browser.smallest_words(shown) >= 11

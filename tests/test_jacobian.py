@@ -275,7 +275,7 @@ def test_keyboard(watch):
     go(jac, point=0, step=1)
     value = widget.table[0][1]["jacobian"][0][1][1]
     assert value == 1
-    assert jac.locator("[data-cell]").inner_text() == "∂z₂/∂x₂ = 1"
+    assert jac.locator("[data-cell]").inner_text() == "∂z2/∂x2 = 1"
 
 
 @in_browser
@@ -288,7 +288,7 @@ def test_other_axes_and_names(watch):
     assert state(jac, "axes") == [1, 3]
     jac.locator(".fl-heat").press("ArrowDown")
     browser.settle(jac)
-    assert "(x₁: bill)" in jac.locator("[data-cell]").inner_text()
+    assert "(x1: bill)" in jac.locator("[data-cell]").inner_text()
 
 
 @in_browser

@@ -278,7 +278,8 @@ def test_it_is_rebuilt_for_another_width(watch):
 
 
 def test_presets_reset_and_words(watch):
-    kl = browser.alone(watch(reduced_motion="reduce"), KLExplorer())
+    one = watch(reduced_motion="reduce")
+    kl = browser.alone(one, KLExplorer())
     says = kl.locator(".fl-say")
     for preset, places, words in (
         ("two bumps", 3, "q falls between the bumps"),
@@ -299,6 +300,11 @@ def test_presets_reset_and_words(watch):
     slide(kl, "reverse")
     assert "sits on one bump" in says.inner_text()
     assert "q is 2.0 times as dense as the data" in says.inner_text()
+    assert "given to you" in kl.locator("[data-task]").inner_text()  # a slide solves nothing
+    assert not solved(kl)
+    kl.locator('[data-handle="q-map"]').focus()
+    for key in ["Shift+ArrowRight"] * 3 + ["Shift+ArrowLeft"] * 3:
+        one.page.keyboard.press(key)
     assert solved(kl)
     kl.locator('[data-preset="unequal"]').click()
     assert not solved(kl)

@@ -199,7 +199,7 @@ def test_a_units_field_lights_up_in_all_views(watch):
     first = {"0,0,0", "0,1,0", "0,2,0", "0,2,1", "0,3,0", "0,3,1"}
     assert set(lit(explorer, "link")) == first | {f"1,2,{c}" for c in range(4)}
     assert lit(explorer, "edge") == 10
-    assert "sees x₁ and x₂" in explorer.locator("[data-lit]").inner_text()
+    assert "sees x1 and x2" in explorer.locator("[data-lit]").inner_text()
     unit(explorer, 1, 0).hover()  # what the mouse is on comes before what is chosen
     assert lit(explorer, "unit") == ["0,0", "1,0"]
     assert lit(explorer, "pair") == ["1,0", "2,0", "3,0"]
@@ -211,7 +211,7 @@ def test_a_units_field_lights_up_in_all_views(watch):
     assert lit(explorer, "pair") == ["2,1", "3,1"]
     explorer.locator('[data-pair="1,0"]').hover()
     assert lit(explorer, "link") == ["0,0,0", "0,1,0", "1,1,0", "1,1,1"]
-    assert "2 paths from x₁ to output 2" in explorer.locator("[data-lit]").inner_text()
+    assert "2 paths from x1 to output 2" in explorer.locator("[data-lit]").inner_text()
     one.page.mouse.move(1, 1)
     assert lit(explorer, "edge") == 10
     unit(explorer, 2, 2).click()
@@ -224,7 +224,7 @@ def test_a_units_field_lights_up_in_all_views(watch):
 @in_browser
 def test_a_flip_by_mouse_is_judged_and_taken_back(watch):
     explorer = browser.alone(watch(), MaskExplorer())
-    verdict = explorer.locator(".fl-verdict")
+    verdict = explorer.locator(".fl-legal")
     link(explorer, 1, 1, 2).click()  # output 2 to a unit of degree 2
     assert state(explorer, "flips", "illegal", "missing") == [[[1, 1, 2]], [[1, 1]], []]
     words = "Output 2 now sees input 2: the loss can fall below the entropy."
@@ -246,10 +246,10 @@ def test_a_forbidden_pair_without_a_circle_is_no_lie_about_the_loss(watch):
     widget = MaskExplorer(dim=2, widths=[1], flips=[[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0]])
     explorer = browser.alone(watch(), widget)
     assert state(explorer, "illegal", "missing") == [[[0, 1]], [[1, 0]]]
-    assert "not this ordering" in explorer.locator(".fl-verdict").inner_text()
+    assert "not this ordering" in explorer.locator(".fl-legal").inner_text()
     link(explorer, 1, 1, 0).click()
     browser.settle(explorer)
-    assert "below the entropy" in explorer.locator(".fl-verdict").inner_text()
+    assert "below the entropy" in explorer.locator(".fl-legal").inner_text()
 
 
 @in_browser
@@ -430,7 +430,7 @@ def test_the_still_picture_and_the_page(traits):
     pages = [MaskExplorer(**traits)._repr_mimebundle_()[0]["text/html"] for _ in range(2)]
     assert pages[0] == pages[1]
     assert base64.b64encode(svg.encode()).decode() in pages[0]
-    assert len(pages[0]) < (80_000 if not traits else 160_000)
+    assert len(pages[0]) < (100_000 if not traits else 160_000)
 
 
 # --- what Python sets -----------------------------------------------------------------------

@@ -68,7 +68,7 @@ def cells(explorer, view):
             const has = (name) => g.querySelector(".fl-" + name) !== null;
             return {
               grey: grey && Number.parseFloat(grey.style.getPropertyValue("--fl-level")),
-              marks: ["moved", "each", "leaves", "hatch"].filter(has).join(),
+              marks: ["moved", "each", "leaves", "left"].filter(has).join(),
             };
           });
         }""",
@@ -195,7 +195,7 @@ def test_the_books_digits_are_taken_through_24_steps():
     left = [64 - torch.Size(step["shape"]).numel() for step in explorer.steps]
     assert left == [0] * 14 + [32] * 9 + [64]
     assert explorer.labels == ["digit 3", "digit 0", "digit 7", "digit 4"]
-    assert len(explorer._repr_mimebundle_()[0]["text/html"]) < 130_000
+    assert len(explorer._repr_mimebundle_()[0]["text/html"]) < 140_000
 
 
 def test_other_masks_other_parts_and_other_maps_have_their_names():
@@ -233,7 +233,7 @@ def test_all_views_show_flowlibs_values_places_and_statuses(watch):
     explorer = browser.alone(watch(), widget)
     z = flow.bijection(x)[0][0].detach()
     seen = arrays(flow, x)
-    marks = {"m": "moved", "e": "each", "k": "", "r": "", "l": "leaves,hatch", "-": "hatch"}
+    marks = {"m": "moved", "e": "each", "k": "", "r": "", "l": "leaves", "-": "left"}
     for depth in (1, 3, 8, 10, 15, 17, 24):
         browser.put_sliders(explorer, {"depth": depth})
         step, array = widget.steps[depth - 1], seen[depth][0].flatten()
@@ -243,7 +243,7 @@ def test_all_views_show_flowlibs_values_places_and_statuses(watch):
         assert [cell["grey"] for cell in cells(explorer, "array")] == greys(array)
         left = 64 - len(array)
         latent = [*cells(explorer, "z0"), *cells(explorer, "z32")]
-        arrived = ["leaves,hatch" if step["status"][i] == "l" else "hatch" for i in step["order"]]
+        arrived = ["leaves" if step["status"][i] == "l" else "left" for i in step["order"]]
         assert [cell["marks"] for cell in latent[:left]] == arrived[:left]
         assert [cell["grey"] for cell in latent[:left]] == greys(z[:left])
         assert all(cell["grey"] is None for cell in latent[left:])

@@ -113,7 +113,9 @@ def test_presets_reset_and_task(watch):
     warp = browser.alone(one, WarpExplorer())
     for preset in ("identity", "rotation", "stretch", "shear", "flip", "flat"):
         warp.locator(f'[data-preset="{preset}"]:visible').click()
-        assert solved(warp) == (preset == "shear"), preset
+        assert not solved(warp), preset  # also shear, which is what is asked for
+        given = "given to you" in warp.locator("[data-task]:visible").inner_text()
+        assert given == (preset == "shear"), preset
     warp.locator('[data-preset="identity"]:visible').click()
     warp.locator('[data-handle="column-2"]').focus()
     for _ in range(8):
@@ -270,6 +272,7 @@ def test_the_bends_numbers_are_autodiffs(watch):
     ]  # fmt: skip
     look = f"""(e) => [({browser.READOUTS})(e), e.querySelectorAll("svg")[1]
       .querySelector('path[stroke-dasharray="6 4"]').getAttribute("d")]"""
+    size = warp.locator("svg").nth(1).evaluate("e => e.viewBox.baseVal.width")
     for given, (shown, d) in zip(states, browser.each(warp, states, look), strict=True):
         side = given["side"]
         f, c = bend_map(*given["bend"]), torch.tensor(given["centre"], dtype=torch.float64)
@@ -281,7 +284,7 @@ def test_the_bends_numbers_are_autodiffs(watch):
         )
         # The determinant of this map forgets two of the Jacobian's entries; its picture does not.
         points = np.array([p.split() for p in d.strip("MZ").split("L")], float)
-        drawn = np.stack([points[:, 0] - 160, 160 - points[:, 1]], 1) * 6 / 320
+        drawn = np.stack([points[:, 0] - size / 2, size / 2 - points[:, 1]], 1) * 6 / size
         tangent = f(c) + side * (corners @ torch.func.jacrev(f)(c).T)
         np.testing.assert_allclose(drawn, tangent, atol=1e-3)
 
@@ -313,6 +316,12 @@ def test_the_parallelogram_is_trusted_only_close_up(watch):
     assert abs(far["error"]) > 1
     browser.put_sliders(warp, {"side": 0.6})
     assert state(warp, "side") == pytest.approx(0.02 * 75**0.6)
+    assert abs(browser.readouts(warp)["error"]) < 1
+    assert not solved(warp)  # it is not large enough here, nor anywhere with this bend
+    browser.put_sliders(warp, {"stretch": 0.9, "side": 0.2})
+    warp.locator('[data-handle="centre"]').focus()
+    for _ in range(8):
+        one.page.keyboard.press("Shift+ArrowRight")
     assert solved(warp)
 
 

@@ -203,7 +203,7 @@ class CompletionExplorer(Explorer):
         return drawn[0] if prefixes is None else drawn
 
     def _find_goal(self) -> dict[str, Any]:
-        """A late pixel that depends strongly on three given pixels, and how often it must be ink."""
+        """A late pixel that depends on three given ones, and how often it must be ink."""
         dim, given = self._made.dim, self.given
         late = self._by_rank[max(given, dim - dim // 4) :]
         flipped = torch.arange(max(0, given - 32), given)

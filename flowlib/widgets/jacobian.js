@@ -386,14 +386,15 @@ function matrixPart(page, { names, most }) {
     cell = next;
     page.redraw();
   };
-  const [title, node, ramp] = [make("span", {}), make("div", {}), scale(most, size)];
+  const [title, node, key, ramp] = [make("span", {}), make("div", {}), make("div", {}), scale(most, size)];
   const said = make("output", { class: "fl-cell", "data-cell": "" });
   const count = make("output", { "data-readout": "zeros" });
   const worst = make("output", { "data-readout": "zero_block" });
   const promised = make("span", {}, ". Largest inside the dashes, where the structure says 0: ", worst);
   const build = whenNew((width) => {
     map = heat(size, width, most, look);
-    put(node, {}, panelTitle("var(--fl-third)", title), map.node, said, ramp.node, fine("exactly zero: ", count, promised));
+    put(node, {}, panelTitle("var(--fl-third)", title), map.node, said);
+    put(key, {}, ramp.node, fine("exactly zero: ", count, promised));
   });
   const entry = ({ jacobian, rows, columns, ofData }) => {
     const [i, j] = [rows[cell[0]], columns[cell[1]]];
@@ -410,7 +411,7 @@ function matrixPart(page, { names, most }) {
     put(worst, { "data-value": m.zero_block ?? 0 }, short(m.zero_block ?? 0));
     promised.hidden = m.zero_block === null;
   }
-  return { node, build, draw, reset: () => (cell = null) };
+  return { nodes: [node, next(key)], build, draw, reset: () => (cell = null) };
 }
 
 // The points, by two of their coordinates, and the ways from one to the next.
@@ -482,7 +483,7 @@ function render({ model, el }) {
     points.reset();
   });
   el.replaceChildren(frame(
-    [strip.node, mode.node, matrix.node],
+    [next(strip.node), next(mode.node), ...matrix.nodes],
     [points.node, sum.node, say, turn.node, ends.node]));
 
   return page.run((width) => {

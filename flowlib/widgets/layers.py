@@ -28,8 +28,9 @@ class LayersExplorer(Explorer):
     """Points of the plane on their way through a flow, and what each layer is worth.
 
     Left are the points after ``depth`` layers, coloured by where they lay among the data, and a
-    grid that is carried along; between two layers they travel in a straight line. Right is the negative log-likelihood that they would have if the flow ended there, with a
-    standard normal base. One point is chosen, and its part of the log-likelihood is written out.
+    grid that is carried along; between two layers they travel in a straight line. Right is the
+    negative log-likelihood that they would have if the flow ended there, with a standard normal
+    base. One point is chosen, and its part of the log-likelihood is written out.
 
     Positions and log-determinants are computed in float64 and sent with three decimals, the grid's
     with two: 400 points and 8 layers make a page of 190 kB.

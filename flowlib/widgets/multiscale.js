@@ -112,7 +112,7 @@ function face({ grey, letter, text }, size) {
   if (letter === "l" || letter === "-") {
     const edge = (letter === "l" ? 0.14 : 0.05) * size;
     const [at, side] = [1 + edge / 2, size - 2 - edge];
-    nodes.push(make("svg:rect", { x: at, y: at, width: side, height: side, "stroke-width": edge, class: "fl-leaves" }));
+    nodes.push(make("svg:rect", { x: at, y: at, width: side, height: side, "stroke-width": edge, class: letter === "l" ? "fl-leaves" : "fl-left" }));
   }
   if (text !== undefined) nodes.push(make("svg:text", { x: size / 2, y: size / 2, class: "fl-coord fl-cased fl-number" }, text));
   return nodes;

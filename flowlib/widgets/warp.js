@@ -362,7 +362,7 @@ function sayMatrix({ area, det }) {
 }
 
 function judgeShear(a, { det }) {
-  const [one, bent] = [Math.abs(det - 1) < 0.02, distortion(a) > 0.1];
+  const [one, bent] = [Math.abs(det - 1) < 0.05, distortion(a) > 0.1];
   if (!one) return [false, `The determinant is ${show(det)}.`];
   return [bent, bent
     ? "Done: the square has lost its shape and kept its area."
@@ -470,7 +470,7 @@ function matrixView(page) {
     { name: "log_px", text: [math("= log p(x)")], color: "var(--fl-data)" },
   ]);
   const [say, ends] = [saying(), tools(page, ["matrix", "point"])];
-  const shear = task(page, "shear", "Make the determinant 1 without a rotation.");
+  const shear = task(page, "shear", "Make the determinant 1, within 0.05, without a rotation.");
   const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
   const node = frame([
     planes,
@@ -498,7 +498,7 @@ const BENDS = { flat: [0, 0], "shear only": [0.8, 0], "stretch only": [0, 0.7], 
 const SIDES = [0.02, 1.5];
 const EDGE = 32; // points an edge
 const SEEN = 1.6; // how many sides the magnified view sees to each side of its centre
-const STALK = 0.45; // from the square's corner to its handle, clear of the one in the centre
+const STALK = [0.45, 30]; // from the square's corner to its handle, each way: units, or more for so many pixels
 
 // z₁ = x₁ + shear sin x₂, z₂ = x₂ exp(stretch tanh z₁): each step can be undone.
 const bendAt = ([shear, stretch], [x1, x2]) => {
@@ -626,6 +626,7 @@ function bendPlanes({ get, set }, setSide, size) {
   const latent = bendPlane("z", "var(--fl-latent)", "Latent space: the bent grid, the square's image and the Jacobian's parallelogram", size);
   const lines = GRID.map(([p, q]) => steps(48, 0, 1).map((t) => p.map((v, i) => v + t * (q[i] - v))));
   const stalk = data.add("path", line("var(--fl-data)", 2));
+  const stalkLength = Math.max(STALK[0], (STALK[1] * 6) / size); // clear of the handle in the centre
   // The corner that can be taken is the one that has room.
   const ways = () => get("centre").map((v) => (v > 1.5 ? -1 : 1));
   const tip = (far) => get("centre").map((v, i) => v + ways()[i] * (get("side") / 2 + far));
@@ -636,15 +637,15 @@ function bendPlanes({ get, set }, setSide, size) {
     }),
     grip(data, {
       name: "corner", label: "The square's corner: its side", color: "var(--fl-data)", range: SIDES,
-      get: () => get("side"), set: setSide, place: () => tip(STALK),
-      found: (p) => p.reduce((sum, v, i) => sum + ways()[i] * (v - get("centre")[i]) - STALK, 0),
+      get: () => get("side"), set: setSide, place: () => tip(stalkLength),
+      found: (p) => p.reduce((sum, v, i) => sum + ways()[i] * (v - get("centre")[i]) - stalkLength, 0),
       nudge: (side, count) => side * 1.1 ** count,
     }),
   ];
   function draw(before, after, onto) {
     data.draw({ lines, ...before });
     latent.draw({ lines: onto(lines), ...after });
-    put(stalk, { d: data.path([tip(0), tip(STALK)]) });
+    put(stalk, { d: data.path([tip(0), tip(stalkLength)]) });
     hands.forEach((hand) => hand.draw());
   }
   return { data, latent, draw };
@@ -698,7 +699,7 @@ function bendView(page) {
     both,
     make("p", { class: "fl-panel-title fl-magnified" }, "the same, magnified"),
     make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
-    bendFormulas(),
+    later(bendFormulas()),
   ], [
     sum.node, say, trust.node,
     make("div", { class: "fl-named" }, size, shear, stretch),

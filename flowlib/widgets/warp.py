@@ -143,7 +143,7 @@ class WarpExplorer(Explorer):
                 f"At x = {point(x)} log p_Z(z) is {said(base)}, log |det A| is {said(log_det)}, "
                 f"and their sum log p(x) is {said(base + log_det)}. "
             )
-        return words + "Task: make the determinant 1 without a rotation."
+        return words + "Task: make the determinant 1, within 0.05, without a rotation."
 
     def _bend_reading(self) -> str:
         _, jacobian = self._at_centre()
@@ -151,8 +151,9 @@ class WarpExplorer(Explorer):
         return (
             f"At x = {point(self.centre)}, in the middle of a square of side {said(self.side, 2)}, "
             f"the Jacobian's determinant is {said(det)} and log |det J| = "
-            f"{said(math.log(abs(det)))}. Task: find a place and a size for the square whose image "
-            "is at least 1.5 times as large, and which the parallelogram predicts within 1 %."
+            f"{said(math.log(abs(det)))}. Task: find a bend and a place where the square’s "
+            "image is at least twice as large, and a size at which the parallelogram predicts it "
+            "within 1 %."
         )
 
     def still(self) -> str:
