@@ -15,7 +15,10 @@ PROCESSES ?= 2
 # `make mistakes MISTAKES=--tested` right after a `make test` that passed does not run those again.
 MISTAKES ?=
 
-.PHONY: book lab notebooks test mistakes weights heights style types oldest address requirements bench vendor clean
+# `make pdf PAPER=letter`
+PAPER ?= A4
+
+.PHONY: book pdf lab notebooks test mistakes weights heights style types oldest address requirements bench vendor clean
 
 book: $(READY)
 	@$(BIN)/python -m tools.site $(SITE)
@@ -41,6 +44,9 @@ mistakes: $(READY)
 
 weights: $(READY)
 	@$(BIN)/python tools/weights.py --check
+
+pdf: book
+	@$(BIN)/python -m tools.pdf $(SITE) _build/normalizing-flows.pdf --paper $(PAPER)
 
 heights: book
 	@$(BIN)/python tools/measure.py $(SITE) --heights

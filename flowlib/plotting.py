@@ -51,8 +51,8 @@ def use_style() -> None:
     """Set matplotlib to the book's style; every notebook calls it once, at its head."""
     mpl.rcParams.update(
         {
-            "figure.dpi": 150,
-            "savefig.dpi": 150,
+            "figure.dpi": 220,  # twice what a screen has where a column is widest
+            "savefig.dpi": 220,
             "figure.figsize": (6.4, 4.0),  # on a phone this width shows 12 points as 9 pixels
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,

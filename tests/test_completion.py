@@ -614,6 +614,24 @@ def test_the_task_is_solved_by_some_pixels_and_not_without_moving(watch):
     assert "border" in words()
 
 
+def test_what_chapter_3_says_of_the_task():
+    widget = CompletionExplorer()
+    found, _ = solvers(widget)
+    assert len(found) == 5
+    assert {6, 7} <= set(found)
+    row, column = divmod(widget.goal["pixel"], 8)
+    assert row == 6
+    x, labels = datasets.binary_digits()
+    pixels = x.train.flatten(1)
+    there, asked = pixels[:, 6] == 1, pixels[:, 8 * row + column]
+    assert int(there.sum()) == 84
+    assert round(100 * asked[there].mean().item()) == 25
+    assert round(100 * asked[~there].mean().item()) == 64
+    assert int(torch.bincount(labels.train[there].long()).argmax()) == 7
+    assert asked[labels.train == 7].sum() == 0
+    assert pixels[:, 7].mean() < 0.01
+
+
 @in_browser
 def test_other_digits_have_a_task_too_and_a_flat_model_has_none(watch):
     x, labels = datasets.binary_digits()

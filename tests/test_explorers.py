@@ -319,7 +319,7 @@ def test_it_fits_on_a_screen(watch, explorer, traits):
     assert verdict["y"] + verdict["height"] - shown.bounding_box()["y"] <= 640
 
 
-SMALL = """(e, least) => [...e.querySelectorAll("button, input, summary, select, .fl-halo")]
+SMALL = """(e, least) => [...e.querySelectorAll("button, input, summary, select, circle.fl-halo")]
   .filter(n => n.getBoundingClientRect().width && getComputedStyle(n).visibility === "visible")
   .filter(n => Math.max(n.getBoundingClientRect().width, n.getBoundingClientRect().height) < least
     || n.getBoundingClientRect().height < least && !n.closest(".fl-thumbs"))

@@ -25,6 +25,17 @@ if importlib.util.find_spec("flowlib") is None:
 FETCH = re.compile(r"```\{code-cell\} python3\n# Colab has no flowlib:.*?\n```\n\n", re.S)
 
 
+def site_of(root: Path = ROOT) -> str:
+    """Where GitHub shows the site of the repository in the configuration; "" if it has none."""
+    found = re.search(r'^  url: "(.*)"$', (root / "_config.yml").read_text(), re.M)
+    if found is None or not found[1]:
+        return ""
+    owner, name = found[1].removeprefix("https://github.com/").split("/")
+    return f"https://{owner.lower()}.github.io" + (
+        "" if name == f"{owner}.github.io" else f"/{name}"
+    )
+
+
 def set_address(url: str, root: Path = ROOT) -> None:
     """Write ``url``, or nothing, to the configuration and all that follows from it."""
     if url and not ADDRESS.fullmatch(url):

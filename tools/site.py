@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import pages
+from tools import address, pages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,7 +72,7 @@ def build(site: Path, fresh: bool = False) -> None:
     bibliography = site / "book" / "bibliography.html"
     text = bibliography.read_text()
     bibliography.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'))
-    pages.finish(site)
+    pages.finish(site, address.site_of(ROOT))
 
 
 def main() -> None:

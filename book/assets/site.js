@@ -41,3 +41,42 @@ allCode?.addEventListener("click", () => {
   allCode.setAttribute("aria-pressed", open);
   for (const node of document.querySelectorAll("details:is(.fl-code, .fl-check)")) node.open = open;
 });
+
+// In the dark the printer gets light colours, too.
+let theme = null;
+addEventListener("beforeprint", () => {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+});
+addEventListener("afterprint", () => (document.documentElement.dataset.theme = theme));
+
+// The search finds an equation by its number.
+const equations = JSON.parse(document.getElementById("fl-equations")?.textContent ?? "null");
+const asked = new URLSearchParams(location.search).get("q")?.trim().replace(/^\(|\)$/g, "");
+if (equations?.[asked]) {
+  const [place, section] = equations[asked];
+  const link = Object.assign(document.createElement("a"), { href: place, textContent: `Equation (${asked})` });
+  const line = document.createElement("p");
+  line.className = "fl-found";
+  line.append(link, ` in “${section}”`);
+  document.getElementById("search-results").before(line);
+}
+
+// Who comes from a search sees where the word stands.
+const marked = document.querySelector("article span.highlighted");
+if (marked && !location.hash) {
+  for (let node = marked.closest("details"); node; node = node.parentElement.closest("details")) node.open = true;
+  marked.scrollIntoView({ block: "center" });
+}
+
+// A formula that is wider than the screen says so, and takes the arrow keys.
+function markFormulas() {
+  for (const node of document.querySelectorAll(".katex-display")) {
+    const wide = node.scrollWidth > node.clientWidth + 2;
+    node.toggleAttribute("data-scrolls", wide);
+    if (wide) node.tabIndex = 0;
+    else node.removeAttribute("tabindex");
+  }
+}
+addEventListener("resize", markFormulas);
+document.fonts.ready.then(markFormulas);

@@ -322,7 +322,7 @@ function slider({ name, symbol, label, min, max, step, get, set, text = (value) 
   input.oninput = () => set(Number(input.value));
   return {
     node: make("div", { class: "fl-slider" },
-      make("span", { class: "fl-math", "aria-hidden": "true" }, ...symbol), input, value),
+      make("span", { class: "fl-symbol", "aria-hidden": "true" }, ...symbol), input, value),
     draw: () => {
       input.value = get();
       value.textContent = text(get());

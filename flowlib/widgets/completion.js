@@ -299,7 +299,7 @@ function borderKnob({ page, dim, width, cell, moveBorder }, { svg, at }) {
     "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": dim, style: "color:var(--fl-data)",
   },
     make("svg:path", { d: "M-18 0h12", class: "fl-border" }),
-    make("svg:circle", { class: "fl-halo", r: 20 }),
+    make("svg:circle", { class: "fl-halo", r: 24 }),
     make("svg:circle", disc("currentColor", 11)),
     make("svg:path", { class: "fl-updown", d: "M-4 -2.5L0 -6.5L4 -2.5M-4 2.5L0 6.5L4 2.5" }),
   );

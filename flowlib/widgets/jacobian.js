@@ -184,7 +184,7 @@ function heat(size, width, most, look) {
   const [left, top] = [50, 44];
   const cell = Math.min(84, (width - left - 3) / size);
   const svg = make("svg:svg", {
-    viewBox: `0 0 ${width} ${top + size * cell + 3}`, class: "fl-heat", tabindex: 0, role: "application",
+    viewBox: `0 0 ${width} ${top + size * cell + 3}`, class: "fl-heat", style: `width:${width}px`, tabindex: 0, role: "application",
     "aria-label": "The Jacobian; the arrow keys go from entry to entry", "data-matrix": size,
   });
   const titles = [0, 1].map(() => svg.appendChild(make("svg:g")));
@@ -421,7 +421,7 @@ function pointsPart(page, flow) {
   let map = null;
   const build = whenNew(([width, height, axes, ranges]) => {
     map = space(axes, ranges, width, height, page, flow);
-    put(node, {}, make("div", { class: "fl-ends fl-titles" }, panelTitle("var(--fl-data)", "data ", math("x")), ...pick.nodes), map.node,
+    put(node, {}, panelTitle("var(--fl-data)", "data ", math("x")), map.node, ...pick.nodes,
       row(
         button("‹", { "data-action": "previous", "aria-label": "Previous point" }, flow.turn(-1)), where,
         button("›", { "data-action": "next", "aria-label": "Next point" }, flow.turn(1))),
@@ -483,15 +483,15 @@ function render({ model, el }) {
     points.reset();
   });
   el.replaceChildren(frame(
-    [next(strip.node), next(mode.node), ...matrix.nodes],
-    [points.node, sum.node, say, turn.node, ends.node]));
+    [next(strip.node), next(mode.node), ...matrix.nodes, next(say)],
+    [points.node, sum.node, turn.node, ends.node]));
 
   return page.run((width) => {
     const now = present(page, flow);
     const m = measure(now, now.structure, now.rows, now.columns);
     // Both are built for a width in pixels, so that text and handles have their size on a phone.
     const beside = width >= BESIDE;
-    matrix.build(beside ? 416 : width);
+    matrix.build(beside ? 356 : width);
     points.build(beside ? RAIL - 20 : width, beside ? 176 : 0.62 * width);
     strip.draw(now.steps, now.step, now.composed);
     mode.draw();
@@ -509,8 +509,8 @@ function render({ model, el }) {
 // Which two coordinates the points are drawn by; of two there is nothing to choose.
 function axesPicker(names, { get, set }) {
   if (names.length < 3) return { nodes: [], draw: () => {} };
-  const picks = ["across", "up"].map((way, k) => {
-    const attributes = { "aria-label": `Coordinate that goes ${way}`, "data-axis": k, "data-lm-suppress-shortcuts": "true" };
+  const picks = [["→", "across"], ["↑", "up"]].map(([way, words], k) => {
+    const attributes = { "aria-label": `Coordinate that goes ${words}`, "data-axis": k, "data-lm-suppress-shortcuts": "true" };
     const node = make("select", attributes, ...names.map((name, i) => make("option", { value: i }, name)));
     node.onchange = () => {
       const [here, other] = [Number(node.value), get("axes")[1 - k]];
@@ -520,7 +520,7 @@ function axesPicker(names, { get, set }) {
     return { node, way };
   });
   return {
-    nodes: [make("div", { class: "fl-fine fl-picks" }, ...picks.map(({ node, way }) => make("label", {}, `${way} `, node)))],
+    nodes: [make("div", { class: "fl-row fl-fine" }, ...picks.map(({ node, way }) => make("label", {}, `${way} `, node)))],
     draw: () => picks.forEach(({ node }, k) => (node.value = get("axes")[k])),
   };
 }

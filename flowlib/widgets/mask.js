@@ -2,7 +2,7 @@
 
 const WORK = ["dim", "widths", "order", "degrees", "flips", "seed"];
 const TRAITS = [...WORK, "chosen", "step", "by_rank"];
-const WIDE = 348; // the units of the drawing's width: pixels on a phone
+const WIDEST = 430; // pixels of the drawing of the network
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const x = (j) => `$x_${j + 1}$`; // in a sentence
@@ -379,23 +379,23 @@ const mark = (node, base, flags) =>
 // --- the network ------------------------------------------------------------------------------
 
 // Where the units of layers of those sizes are drawn, from the inputs below to the outputs above.
-function placesOf(sizes) {
+function placesOf(sizes, wide) {
   const gap = [112, 74, 60][sizes.length - 3];
   const height = 76 + gap * (sizes.length - 1);
-  const radius = Math.min(15, WIDE / Math.max(...sizes) / 2 - 2.2);
+  const radius = Math.min(17, wide / Math.max(...sizes) / 2 - 2.2);
   const spot = (k, u) => {
-    const pitch = Math.min(62, WIDE / sizes[k]);
-    return [WIDE / 2 + (u - (sizes[k] - 1) / 2) * pitch, height - 38 - k * gap];
+    const pitch = Math.min(0.18 * wide, wide / sizes[k]);
+    return [wide / 2 + (u - (sizes[k] - 1) / 2) * pitch, height - 38 - k * gap];
   };
   return { height, radius, spot };
 }
 
-function unitNode(k, u, kind, size, radius, point) {
+function unitNode(k, u, kind, pitch, radius, point) {
   const degree = make("svg:text", { class: "fl-degree", y: 5 });
   const name = (y, ...words) => [make("svg:text", { class: "fl-name fl-cased", y }, ...words)];
   const role = kind === "input" ? "img" : "button";
   const node = make("svg:g", { transform: `translate(${point.join(" ")})`, role, "data-unit": `${k},${u}` },
-    make("svg:circle", { class: "fl-reach", r: Math.min(22, WIDE / size / 2) }),
+    make("svg:circle", { class: "fl-reach", r: Math.min(22, pitch / 2) }),
     make("svg:circle", { class: "fl-body", r: radius }),
     make("svg:circle", { class: "fl-hop", r: radius + 2.6 }),
     degree,
@@ -409,17 +409,17 @@ function network(act, light) {
   const net = make("svg:svg", { class: "fl-net", role: "group", "aria-label": "The network" });
   const wires = make("svg:g", {});
   let [edges, units] = [[], []];
-  const lay = whenNew(([dim, widths]) => {
+  const lay = whenNew(([dim, widths, wide]) => {
     light.forget();
     const sizes = [dim, ...widths, dim];
-    const { height, radius, spot } = placesOf(sizes);
+    const { height, radius, spot } = placesOf(sizes, wide);
     edges = sizes.slice(1).flatMap((rows, l) => range(rows).flatMap((r) => range(sizes[l]).map((c) => {
       const d = `M${spot(l, c).join(" ")}L${spot(l + 1, r).join(" ")}`;
       return { key: `${l},${r},${c}`, link: [l, r, c], node: make("svg:path", { d }) };
     })));
     units = sizes.flatMap((size, k) => range(size).map((u) => {
       const kind = k === 0 ? "input" : k === sizes.length - 1 ? "output" : "hidden";
-      const unit = unitNode(k, u, kind, size, radius, spot(k, u));
+      const unit = unitNode(k, u, kind, wide / size, radius, spot(k, u));
       light.live(unit.node, { unit: [k, u] }, (lit) => {
         if (kind === "output") act.choose(u);
         else if (kind === "hidden" && lit) act.raise(k - 1, u);
@@ -430,7 +430,7 @@ function network(act, light) {
     put(wires, {}, ...edges.map((edge) => edge.node));
     const layerName = (l) =>
       make("svg:text", { class: "fl-row-name fl-cased", x: 0, y: spot(l + 1, 0)[1] - radius - 7 }, `layer ${l + 1}`);
-    put(net, { viewBox: `0 0 ${WIDE} ${height}` },
+    put(net, { viewBox: `0 0 ${wide} ${height}` },
       wires, ...widths.map((_, l) => layerName(l)), ...units.map((unit) => unit.node));
   });
   function draw(now) {
@@ -440,7 +440,7 @@ function network(act, light) {
     wires.append(...edges.filter(({ key }) => now.bad.has(key)).map((edge) => edge.node));
     units.forEach((unit) => drawUnit(unit, now));
   }
-  return { node: net, draw, lay: ({ dim, widths }) => lay([dim, widths]) };
+  return { node: net, draw, lay: ({ dim, widths }, width) => lay([dim, widths, Math.min(WIDEST, pictureWidth(width))]) };
 }
 
 function drawEdge({ key, link: [l, r, c], node }, { masks, bad, turned, lit, what, step, when }) {
@@ -589,7 +589,7 @@ function sizeSliders({ state }, { resize }) {
     sized(`width-${l + 1}`, `units, layer ${l + 1}`, `How many units in layer ${l + 1}`, [1, 12], (s) => s.widths[l] ?? 1,
       (v, { dim, widths }) => resize(dim, widths.map((w, k) => (k === l ? v : w)))));
   const all = [
-    sized("dim", "D", "How many inputs D", [2, 8], (s) => s.dim, (v, { widths }) => resize(v, widths)),
+    sized("dim", math("D"), "How many inputs D", [2, 8], (s) => s.dim, (v, { widths }) => resize(v, widths)),
     sized("layers", "hidden layers", "How many hidden layers", [1, 3], (s) => s.widths.length,
       (v, { dim, widths }) => resize(dim, range(v).map((l) => widths[l] ?? widths.at(-1)))),
     ...units,

@@ -474,8 +474,8 @@ function matrixView(page) {
   const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
   const node = frame([
     planes,
-    make("div", { class: "fl-sliders fl-later" }, ...entries.map((e) => e.node)),
-  ], [sum.node, say, shear.node, presetRow(page, presets), ends.node]);
+    make("div", { class: "fl-sliders fl-later" }, ...entries.map((e) => e.node)), next(presetRow(page, presets)),
+  ], [sum.node, say, shear.node, ends.node]);
 
   function draw(width) {
     build(planeSize(width));
