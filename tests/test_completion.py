@@ -614,6 +614,18 @@ def test_the_task_is_solved_by_some_pixels_and_not_without_moving(watch):
     assert "border" in words()
 
 
+@in_browser
+def test_paint_is_kept_while_the_border_moves(watch):
+    one = watch()
+    explorer = browser.alone(one, CompletionExplorer())
+    one.page.mouse.click(*middle(explorer, 9))
+    painted = state(explorer, "pixels")[:32]
+    for border in (0, 32, 64, 32, 0, 64):
+        press(explorer, "border", border)
+        assert state(explorer, "given") == border
+    assert state(explorer, "pixels")[:32] == painted
+
+
 def test_what_chapter_3_says_of_the_task():
     widget = CompletionExplorer()
     found, _ = solvers(widget)

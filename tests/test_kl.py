@@ -334,3 +334,20 @@ def test_its_python_side():
     assert repr(kl) == "KLExplorer(q=[0.0, 2.0])"
     assert kl.state() == {**DEFAULT, "q": [0.0, 2.0]}
     assert "nan" not in kl.still()
+
+
+def test_the_landscape_is_coarse_in_the_hand_and_fine_at_rest(watch):
+    one = watch()
+    kl = browser.alone(one, KLExplorer())
+    width = "e => e.querySelector('canvas').width"
+    assert kl.evaluate(width) == 96
+    box = kl.locator('[data-handle="bump-1"] circle').last.bounding_box()
+    one.page.mouse.move(box["x"] + 7, box["y"] + 7)
+    one.page.mouse.down()
+    one.page.mouse.move(box["x"] + 27, box["y"] + 7)
+    browser.settle(kl)
+    assert kl.evaluate(width) == 40
+    assert len(minima(kl)) == 3  # places and values are exact all the same
+    one.page.mouse.up()
+    browser.settle(kl)
+    assert kl.evaluate(width) == 96

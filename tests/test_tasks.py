@@ -152,7 +152,8 @@ def edge(hand):
         const r = (i) => Math.hypot(end[2 * i], end[2 * i + 1]);
         const seen = [...e.querySelectorAll("[data-cloud]")].flatMap((path) => {
           const spots = path.getAttribute("d").slice(1).split("M").map((d) => d.slice(0, -2));
-          return path.dataset.cloud.split(",").map((i, k) => [i, ...spots[k].split(" ")].map(Number));
+          const members = path.dataset.cloud.split(",");
+          return members.map((i, k) => [i, ...spots[k].split(" ")].map(Number));
         });
         const { width, height } = e.querySelector("svg").viewBox.baseVal;
         const inside = seen.filter(([, x, y]) => 0 < x && x < width && 0 < y && y < height);

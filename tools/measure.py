@@ -24,10 +24,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-HEIGHTS = Path(__file__).resolve().parent.parent / "book" / "explorer-heights.toml"
+ROOT = Path(__file__).resolve().parent.parent
+HEIGHTS = ROOT / "book" / "explorer-heights.toml"
 PAGES = ["book/index.html"] + [
-    f"chapters/{p.stem}.html"
-    for p in sorted(Path(__file__).resolve().parent.parent.glob("chapters/[0-9]*.md"))
+    f"chapters/{p.stem}.html" for p in sorted(ROOT.glob("chapters/[0-9]*.md"))
 ]
 WIDTHS = {"laptop": (1280, 800), "phone": (390, 844)}
 FIGURES = (".png", ".webp", ".jpg")

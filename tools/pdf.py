@@ -1,8 +1,8 @@
 """Prints the book: `python -m tools.pdf _build/html book.pdf [--paper letter]`.
 
 All pages but the library's reference become one, in the order of the contents, unfolded, and with
-the still pictures of the explorers and what they say. Chromium prints it twice: to know the page of each
-chapter, and with the contents. The pages are those of the built site, in its light colours.
+the still pictures of the explorers and what they say. Chromium prints it twice: to know the page
+of each chapter, and with the contents. The pages are those of the built site, in light colours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import cast
 from urllib.parse import urldefrag
 
 from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
@@ -107,18 +107,12 @@ def contents(book: BeautifulSoup, starts: dict[str, int]) -> Tag:
     return nav
 
 
-def print_book(site: Path, file: Path, paper: str = "A4") -> int:
+def print_book(site: Path, file: Path, paper: str, browser: Browser) -> int:
     """Write the book to ``file``; returns its number of pages."""
     site = site.resolve()
     paths = pages_of(site)
-    chrome = next(filter(None, map(shutil.which, NAMES)), None)
-    if chrome is None:
-        sys.exit(f"no browser: none of {', '.join(NAMES)} is on the path")
     starts: dict[str, int] = {}
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(
-            executable_path=chrome, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with tempfile.TemporaryDirectory() as folder:
         page = browser.new_page(java_script_enabled=False)
         source = Path(folder) / "book.html"
         for _ in range(2):
@@ -135,7 +129,7 @@ def print_book(site: Path, file: Path, paper: str = "A4") -> int:
             tops = [entry for entry in reader.outline if not isinstance(entry, list)]
             pages = [reader.get_destination_page_number(top) + 1 for top in tops]
             starts = dict(zip([a["id"] for a in book.select("article")], pages, strict=True))
-        browser.close()
+        page.close()
     _name_sections(file, [h.get_text().strip() for h in book.select("h1, h2, h3, h4")])
     return len(reader.pages)
 
@@ -164,7 +158,15 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--paper", default="A4", choices=["A4", "letter"])
     arguments = parser.parse_args()
-    count = print_book(arguments.site, arguments.file, arguments.paper)
+    chrome = next(filter(None, map(shutil.which, NAMES)), None)
+    if chrome is None:
+        sys.exit(f"no browser: none of {', '.join(NAMES)} is on the path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chrome, args=["--no-sandbox", "--disable-gpu"]
+        )
+        count = print_book(arguments.site, arguments.file, arguments.paper, browser)
+        browser.close()
     print(f"{arguments.file}: {count} pages")
 
 

@@ -69,9 +69,9 @@ def build(site: Path, fresh: bool = False) -> None:
     leftovers = shutil.ignore_patterns(".buildinfo", "*webpack-macros.html")
     shutil.copytree(work / "_build" / "html", site, ignore=leftovers)
     # docutils gives an entry a role that ARIA has given up and that no list may hold.
-    bibliography = site / "book" / "bibliography.html"
-    text = bibliography.read_text()
-    bibliography.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'))
+    for bibliography in site.glob("book/bibliography.html"):
+        text = bibliography.read_text()
+        bibliography.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'))
     pages.finish(site, address.site_of(ROOT))
 
 

@@ -63,11 +63,13 @@ if (equations?.[asked]) {
 }
 
 // Who comes from a search sees where the word stands.
-const marked = document.querySelector("article span.highlighted");
-if (marked && !location.hash) {
+function showMarked() {
+  const marked = document.querySelector("article span.highlighted");
+  if (!marked || location.hash) return;
   for (let node = marked.closest("details"); node; node = node.parentElement.closest("details")) node.open = true;
   marked.scrollIntoView({ block: "center" });
 }
+addEventListener("DOMContentLoaded", () => setTimeout(showMarked, 50)); // Sphinx marks it after 10 ms
 
 // A formula that is wider than the screen says so, and takes the arrow keys.
 function markFormulas() {

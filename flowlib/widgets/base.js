@@ -510,7 +510,10 @@ function openPage(el, model, traits, undoable = []) {
     soon();
   };
   const down = () => ([held, pushed, last] = [true, false, -Infinity]);
-  const up = () => ([held, last] = [false, -Infinity]);
+  const up = () => {
+    if (held) soon(); // for what is drawn coarsely in the hand
+    [held, last] = [false, -Infinity];
+  };
   const keys = (event) => {
     if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey || !undoable.length) return;
     event.preventDefault();

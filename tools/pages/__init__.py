@@ -16,7 +16,6 @@ from py_mini_racer import MiniRacer
 
 from tools.pages import assets, explorers, figures, folding, head, mathematics, search, theme
 
-
 LISTING = re.compile(r"\[listing \d+\]")
 
 

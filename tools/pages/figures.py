@@ -8,25 +8,55 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from bs4 import BeautifulSoup
+from numpy.typing import NDArray
 from PIL import Image
 
-# Paper and ink of the figures, and those of the dark theme.
-PAPER, INK = 0.985, 0.25  # how light they are
-DARK_PAPER, DARK_INK = np.array([[25, 28, 32], [236, 238, 240]]) / 255
+Floats = NDArray[np.float64]
+
+# Colours of the figures, and those that the dark theme has for them; book.css has these, too.
+PAPER = {"light": "#fcfcfa", "dark": "#191c20"}
+INK = {"light": "#3c4046", "dark": "#e6e8ea"}
+HUES = {"#D55E00": "#f28a3c", "#0072B2": "#56b4e9", "#009E73": "#35c79b", "#CC79A7": "#e29ac3"}
 
 
 def in_the_dark(picture: Image.Image) -> Image.Image:
-    """The same figure on dark paper; colours keep their hue, as those of the explorers do.
+    """The same figure on dark paper, with the colours of the dark theme.
 
-    Each pixel is a mixture of white, black and a pure hue. White and black change places.
+    Each pixel is taken for paper with some ink and some of one of the four colours on it, and mixed
+    anew from the dark ones; what that leaves over, where two colours overlap, is added as it is.
     """
-    rgb = np.asarray(picture.convert("RGB"), dtype=float) / 255
-    white, black = rgb.min(-1, keepdims=True), 1 - rgb.max(-1, keepdims=True)
-    plain = white + black  # the share of the mixture that is no hue
-    ink = (black / np.maximum(plain, 1e-9) - (1 - PAPER)) / (PAPER - INK)
-    there = DARK_PAPER + ink.clip(0, 1) * (DARK_INK - DARK_PAPER)
-    mixed = rgb - white + plain * there
-    return Image.fromarray((255 * mixed.clip(0, 1)).round().astype(np.uint8))
+    pixels = np.asarray(picture.convert("RGB"))
+    packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    found, where = np.unique(packed, return_inverse=True)
+    colors = np.stack([found >> 16, found >> 8 & 255, found & 255], -1) / 255
+    dark = (255 * _mixed_anew(colors).clip(0, 1)).round().astype(np.uint8)
+    return Image.fromarray(dark[where].reshape(pixels.shape))
+
+
+def _mixed_anew(colors: Floats) -> Floats:
+    left = colors - _rgb(PAPER["light"])
+    best, result = np.full(len(colors), np.inf), np.zeros_like(colors)
+    ink = _rgb(INK["light"]) - _rgb(PAPER["light"])
+    for light, dark in HUES.items():
+        hue = _rgb(light) - _rgb(PAPER["light"])
+        shares = left @ np.linalg.pinv(np.stack([hue, ink]))
+        # where one of the two would be taken away, the other alone
+        for k, only in ((0, ink), (1, hue)):
+            rest = left @ only / (only @ only)
+            alone = np.stack([rest, 0 * rest] if k else [0 * rest, rest], -1)
+            shares = np.where(shares[:, k : k + 1] < 0, alone, shares)
+        shares = shares.clip(0, 1.2)
+        over = left - shares @ np.stack([hue, ink])
+        mixed = shares @ (np.stack([_rgb(dark), _rgb(INK["dark"])]) - _rgb(PAPER["dark"]))
+        error = (over**2).sum(-1)
+        better = error < best
+        best = np.where(better, error, best)
+        result = np.where(better[:, None], mixed + over, result)
+    return result + _rgb(PAPER["dark"])
+
+
+def _rgb(color: str) -> Floats:
+    return np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)]) / 255
 
 
 def improve(page: BeautifulSoup, path: Path) -> None:

@@ -51,6 +51,7 @@ def icon(page: BeautifulSoup, name: str) -> Tag:
 
 def simplify(page: BeautifulSoup) -> None:
     """Without the parts that need Bootstrap's script, or that nobody needs."""
+    page.html.attrs.pop("data-theme", None)  # a script says it; without one, the system does
     for node in page.select("#pst-back-to-top, .pst-async-banner-revealer, #ethical-ad-placement"):
         node.decompose()
     for node in page.select("[data-bs-toggle=tooltip]"):

@@ -1,0 +1,388 @@
+"""The finished pages: what they weigh, how they are folded, printed, found, and read by anybody."""
+
+import itertools
+import json
+import re
+import tomllib
+import unicodedata
+from urllib.parse import unquote, urldefrag
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+from pypdf import PdfReader
+
+from tests.browser import content_pages, settle
+from tools import address, measure, pdf
+from tools.pages import explorers, figures, folding, head, mathematics
+
+pages = pytest.mark.parametrize("path", content_pages())
+CHAPTERS = [path for path in content_pages() if path.startswith("chapters")]
+chapters = pytest.mark.parametrize("path", CHAPTERS)
+
+
+def bare(words):
+    return re.sub(r"\s", "", unicodedata.normalize("NFKC", words))
+
+
+def soup(text):
+    return BeautifulSoup(text, "html.parser")
+
+
+# --- weight, and room -----------------------------------------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", measure.PAGES)
+def test_a_page_weighs_little_and_nothing_jumps(chromium, server, path, width):
+    size = next(size for size in measure.WIDTHS.values() if size[0] == width)
+    seen = measure.visit(chromium, f"{server}/{path}", size, slow=False)
+    assert seen["raw"] <= 1.5e6
+    assert seen["gzip"] <= 450e3
+    assert seen["shift"] <= 0.02
+    assert seen["requests"] <= 30
+    if width == 1280:
+        assert all(height <= 720 for _, height in seen["heights"]), seen["heights"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_room_that_is_kept_for_an_explorer_is_what_it_takes(watch, server, width):
+    noted = tomllib.loads(explorers.HEIGHTS.read_text())
+    page = watch(width=width).page
+    shown = set()
+    for path in CHAPTERS:
+        page.goto(f"{server}/{path}", wait_until="load")
+        for key, height in page.evaluate(
+            "[...document.querySelectorAll('[data-explorer]')].map(e =>"
+            " [e.dataset.key, e.getBoundingClientRect().height])"
+        ):
+            assert height == pytest.approx(noted[key][width == 1280], abs=40), "make heights"
+            shown.add(key)
+    assert shown == set(noted), "make heights"
+
+
+def test_nothing_is_shipped_that_no_page_asks_for(built):
+    asked = "".join(p.read_text() for p in built.rglob("*.html"))
+    asked += "".join(p.read_text() for p in (built / "_static").glob("book.*.css"))
+    for file in (built / "_static").rglob("*.*"):
+        assert file.name in asked or file.is_dir(), file
+    for file in (built / "_images").iterdir():
+        assert file.name in asked, file
+        assert file.stat().st_size < 500_000
+
+
+# --- code that waits ------------------------------------------------------------------------
+
+CELL = """<div class="cell{kind}"><div class="cell_input"><pre>{code}</pre></div>
+<div class="cell_output"><div class="output stream"><pre>{printed}</pre></div></div></div>"""
+
+
+def folded(code, printed="", kind=""):
+    page = soup(CELL.format(code=code, printed=printed, kind=kind))
+    folding.fold_code(page)
+    return page
+
+
+def test_a_check_is_what_it_has_said():
+    page = folded('holds("2.1", a, b)', "(2.1) holds on 400 random cases, to 1e-10.\n")
+    (check,) = page.select("details.fl-check")
+    assert check.summary.get_text() == "(2.1) holds on 400 random cases, to 1e-10."
+    assert "holds(" in check.select_one(".cell_input").get_text()
+    assert not page.select(".stream")  # it is said once
+    page = folded('holds("2.1", a, b)\nprint(3)', "(2.1) holds on 9 cases.\nand 3\n")
+    assert page.select_one(".stream").get_text().strip() == "and 3"
+
+
+@pytest.mark.parametrize(
+    ("code", "summary"),
+    [
+        ("plt.plot(x)\nplt.show()", "Code of this figure"),
+        ("WarpExplorer()", "Code of this explorer"),
+        ("\n".join(["a = 1"] * 25 + ["print(a)"]), "Code of this experiment, 26 lines"),
+        ("print(a)", None),
+        ("\n".join(["a = 1"] * 40), None),  # a method, from scratch
+    ],
+)
+def test_code_of_figures_explorers_and_long_experiments_waits(code, summary):
+    page = folded(code)
+    found = page.select("details.fl-code")
+    assert [one.summary.get_text() for one in found] == ([summary] if summary else [])
+    if summary:  # under what it has made
+        assert page.select_one(".cell_output").find_next("details") is found[0]
+    assert not folded(code, kind=" tag_open").select("details")
+
+
+@pytest.mark.browser
+@chapters
+def test_one_button_opens_all_code_and_shuts_it(watch, server, path):
+    page = watch().page
+    page.goto(f"{server}/{path}", wait_until="load")
+    count = page.locator("details:is(.fl-code, .fl-check)").count()
+    assert count > 12
+    for opened in (count, 0):
+        page.locator(".fl-all-code").click()
+        assert page.locator("details:is(.fl-code, .fl-check)[open]").count() == opened
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+def dark(color):
+    picture = Image.new("RGB", (1, 1), color)
+    return np.array(figures.in_the_dark(picture))[0, 0].astype(int)
+
+
+def rgb(color):
+    return np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])
+
+
+@pytest.mark.parametrize(
+    ("light", "there"),
+    [
+        *figures.HUES.items(),
+        *([sheet["light"], sheet["dark"]] for sheet in (figures.PAPER, figures.INK)),
+    ],
+)
+def test_in_the_dark_a_figure_has_the_dark_themes_colours(light, there):
+    assert np.abs(dark(light) - rgb(there)).max() <= 1
+    css = (measure.ROOT / "book/assets/book.css").read_text().lower()
+    assert there.lower() in css
+    # and half of it on paper is half of it on the other paper
+    paper, night = rgb(figures.PAPER["light"]), rgb(figures.PAPER["dark"])
+    half = tuple(((rgb(light) + paper) / 2).round().astype(int).tolist())
+    assert np.abs(dark(half) - (rgb(there) + night) / 2).max() <= 2
+
+
+def test_greys_keep_their_order_in_the_dark():
+    greys = [dark((v, v, v)).mean() for v in range(70, 250, 5)]
+    assert all(a >= b for a, b in itertools.pairwise(greys))
+    assert greys[0] - greys[-1] > 180
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_reader_gets_the_figures_of_the_theme_and_no_others(watch, server, theme):
+    one = watch(color_scheme=theme)
+    asked = []
+    one.page.on("request", lambda request: asked.append(request.url))
+    one.page.goto(f"{server}/chapters/01-change-of-variables.html", wait_until="load")
+    shown = one.page.locator("article img").locator("visible=true")
+    other = {"light": ".dark.webp", "dark": ".webp"}[theme]
+    assert shown.count() >= 3
+    for image in shown.all():
+        image.scroll_into_view_if_needed()
+        one.page.wait_for_function("e => e.complete && e.naturalWidth", arg=image.element_handle())
+        source = image.get_attribute("src")
+        assert source.endswith(".dark.webp") == (theme == "dark")
+        box = image.bounding_box()
+        natural = image.evaluate("e => e.naturalWidth / e.naturalHeight")
+        assert box["width"] / box["height"] == pytest.approx(natural, rel=0.02)
+        assert image.evaluate("e => e.naturalWidth") >= 1.6 * box["width"]  # a screen of two
+    fetched = [url for url in asked if "/_images/" in url]
+    assert fetched
+    assert not [
+        url for url in fetched if url.endswith(other) and (theme == "dark") != (".dark." in url)
+    ]
+
+
+# --- mathematics, search --------------------------------------------------------------------
+
+
+def test_what_is_no_mathematics_is_refused():
+    with pytest.raises(ValueError, match="expected mathematics"):
+        mathematics.set_mathematics(soup('<div class="math">x</div>'), None)
+
+
+def test_every_equation_has_a_place(built):
+    for path in CHAPTERS:
+        page = soup((built / path).read_text())
+        number = path.split("/")[1][1]
+        found = [node["id"] for node in page.select('[id^="equation-"]')]
+        assert len(found) == len(set(found)) > 8
+        assert all(name.startswith(f"equation-{number}.") for name in found)
+
+
+@pytest.mark.browser
+def test_the_search_finds_an_equation_by_its_number(watch, server):
+    page = watch().page
+    for query in ("2.15", "(1.3)"):
+        page.goto(f"{server}/search.html?q={query}")
+        page.locator(".fl-found a").click()
+        number = query.strip("()")
+        page.wait_for_url(f"**/chapters/*.html#equation-{number}")
+        assert page.locator(f'[id="equation-{number}"]').bounding_box()["y"] < 900
+    page.goto(f"{server}/search.html?q=99.1")
+    assert page.locator(".fl-found").count() == 0
+
+
+@pytest.mark.browser
+def test_the_search_shows_no_raw_mathematics_and_opens_where_the_word_is(watch, server):
+    page = watch().page
+    page.goto(f"{server}/search.html?q=elimination")
+    page.locator("#search-results li .context").first.wait_for()
+    for text in page.locator("#search-results li .context").all_inner_texts():
+        assert not re.search(r"\\[a-zA-Z(\[]|\$", text), text
+    page.locator("#search-results li a", has_text="RealNVP").first.click()
+    marked = page.locator("article span.highlighted").first
+    marked.wait_for()
+    assert 0 < marked.bounding_box()["y"] < 900
+
+
+# --- heads ----------------------------------------------------------------------------------
+
+
+def test_every_page_says_what_it_is_about(built):
+    described = {}
+    for path in content_pages():
+        page = soup((built / path).read_text())
+        (description,) = page.select("meta[name=description]")
+        assert 40 < len(description["content"]) <= 162
+        assert "\\" not in description["content"]
+        described[description["content"]] = path
+        assert not page.select("link[rel=canonical], meta[property]")  # there is no address as yet
+    assert len(described) == len(content_pages())
+
+
+def test_with_an_address_a_page_has_a_canonical_one_and_a_picture(tmp_path):
+    page = soup("<head><title>T</title></head><article class='bd-article'><p>Words.</p></article>")
+    head.describe(page, "chapters/02-realnvp.html", "https://example.github.io/flows")
+    assert page.select_one("link[rel=canonical]")["href"].endswith(
+        "/flows/chapters/02-realnvp.html"
+    )
+    picture = page.select_one("meta[property='og:image']")["content"]
+    assert (head.SHARED / picture.rsplit("/", 1)[1]).exists()
+    config = tmp_path / "_config.yml"
+    for url, site in [
+        ("", ""), ("https://github.com/Some/flows", "https://some.github.io/flows"),
+        ("https://github.com/some/some.github.io", "https://some.github.io"),
+    ]:  # fmt: skip
+        config.write_text(f'repository:\n  url: "{url}"\n')
+        assert address.site_of(tmp_path) == site
+
+
+# --- readers without a script, with a keyboard, on paper ------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pages
+def test_without_a_script_it_is_readable_in_the_systems_colours(watch, server, path, scheme):
+    page = watch(java_script_enabled=False, color_scheme=scheme).page
+    page.goto(f"{server}/{path}", wait_until="load")
+    back = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")
+    ink = page.locator("article p").first.evaluate("e => getComputedStyle(e).color")
+    back, ink = (sum(map(int, re.findall(r"\d+", text)[:3])) for text in (back, ink))
+    assert (back > ink) == (scheme == "light")
+    assert abs(back - ink) > 350
+    if path in CHAPTERS:
+        assert page.locator(".katex-html").count() > 20
+        assert page.locator(".fl-explorer img").first.is_visible()
+
+
+@pytest.mark.browser
+@chapters
+def test_tab_goes_in_reading_order(watch, server, path):
+    one = watch()
+    one.page.goto(f"{server}/{path}", wait_until="load")
+    order = one.page.evaluate("""() => {
+      const kinds = "article :is(a[href], button, input, summary, select)";
+      return [...document.querySelectorAll(kinds)].filter(n => n.tabIndex > 0).length;
+    }""")
+    assert order == 0  # nobody jumps the queue
+    one.page.keyboard.press("Tab")
+    assert "skip" in one.page.evaluate("document.activeElement.textContent").lower()
+    one.page.keyboard.press("Enter")
+    tops = []
+    for _ in range(12):
+        one.page.keyboard.press("Tab")
+        here = one.page.evaluate(
+            "(e => [!!e.closest('article'), !!e.closest('.fl-explorer'),"
+            " e.getBoundingClientRect().top + scrollY])(document.activeElement)"
+        )
+        if here[0] and not here[1]:  # an explorer has two columns
+            tops.append(here[2])
+    assert tops == sorted(tops)
+
+
+CUT = """() => [...document.querySelectorAll("article :is(pre, table, .katex-display, p, img)")]
+  .filter(n => n.getClientRects().length && n.scrollWidth > n.clientWidth + 2 && n.clientWidth > 0)
+  .map(n => n.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@chapters
+def test_on_paper_it_is_light_open_and_whole(watch, server, path, theme):
+    one = watch(width=660, color_scheme=theme)  # what a sheet of A4 has between its margins
+    one.page.goto(f"{server}/{path}", wait_until="load")
+    one.page.emulate_media(media="print")
+    one.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    settle(one.page)
+    assert one.page.locator("article details:not([open])").count() == 0
+    assert one.page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert one.page.locator(".fl-explorer.fl-dark").count() == 0
+    for part in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".copybtn"):
+        assert one.page.locator(part).locator("visible=true").count() == 0
+    assert not one.page.evaluate(CUT)
+    one.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert one.page.evaluate("document.documentElement.dataset.theme") == theme
+    assert one.page.locator("article details:not([open])").count() > 5
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("paper", ["A4", "letter"])
+def test_the_printed_book_has_its_pages_its_contents_and_all_lines(
+    built, chromium, tmp_path, paper
+):
+    file = tmp_path / "book.pdf"
+    count = pdf.print_book(built, file, paper, browser=chromium)
+    reader = PdfReader(file)
+    assert count == len(reader.pages)
+    assert 30 * len(CHAPTERS) - 10 < count < 40 * len(CHAPTERS) + 30
+    tops = [entry for entry in reader.outline if not isinstance(entry, list)]
+    titles = [top.title for top in tops]
+    assert titles[0] == "Normalizing flows"
+    assert next(t for t in titles if re.match(r"\d\. ", t)) == "1. Change of variables"
+    # without spaces, and with ligatures taken apart
+    texts = [bare(page.extract_text()) for page in reader.pages]
+    listed = next(text for text in texts if "Contents" in text)
+    for top in tops:
+        start = reader.get_destination_page_number(top)
+        words = bare(top.title)
+        assert words in texts[start]
+        assert f"{words}{start + 1}" in listed
+        assert str(start + 1) in texts[start][-4:]  # at its foot
+    whole = "".join(texts)
+    book = pdf.join(built, pdf.pages_of(built))
+    lines = [line for pre in book.select("pre") for line in pre.get_text().split("\n")]
+    long = [line for line in lines if len(line) > 84]
+    assert len(long) > 10
+    for line in long:  # it is wrapped, and not cut off
+        assert bare(line)[-12:] in whole, line
+
+
+def test_links_of_the_printed_book_stay_inside_it(built):
+    paths = pdf.pages_of(built)
+    assert "book/api.html" not in paths
+    book = pdf.join(built, paths)
+    ids = [node["id"] for node in book.select("[id]")]
+    assert len(ids) == len(set(ids))
+    inner = [urldefrag(unquote(a["href"])).fragment for a in book.select("article a[href^='#']")]
+    assert len(inner) > 5
+    assert not set(inner) - set(ids)
+    assert not [
+        a["href"] for a in book.select("article a[href]") if not re.match(r"#|[a-z]+:", a["href"])
+    ]
+
+
+def test_states_stand_in_the_page_as_data(built):
+    for path in CHAPTERS:
+        page = soup((built / path).read_text())
+        for root in page.select("[data-explorer]"):
+            state = root.find_next_sibling("script", type="application/json")
+            assert isinstance(json.loads(state.string), dict)
+            script = f"_static/explorers/{root['data-explorer']}.js"
+            assert page.select(f'script[src$="{script}"][defer]')
