@@ -243,6 +243,14 @@ def test_a_link_that_says_nothing_changes_nothing(watch, tmp_path, text):
     assert browser.state(explorer, "matrix") == [1.25, 0.5, -0.25, 1]
 
 
+def test_a_link_to_what_cannot_be_drawn_shows_the_explorer_as_it_was_made(watch, tmp_path):
+    widget = LayersExplorer()
+    address = stand_alone(tmp_path, widget)
+    key = re.search(r'data-key="([^"]+)"', widget._repr_mimebundle_()[0]["text/html"])[1]
+    explorer = opened(watch(), f'{address}#{key}={{"point":99999}}')
+    assert browser.state(explorer, "point") == widget.point
+
+
 @changes
 def test_ctrl_z_and_a_button_take_back_one_change(watch, explorer, traits, node, key, name):
     one = watch()

@@ -110,7 +110,7 @@ def test_a_finger_drags_the_marker(watch):
     one = watch(width=390, has_touch=True, is_mobile=True)
     explorer = browser.alone(one, LayersExplorer(*make()))
     marker = explorer.locator('[data-handle="depth"]')
-    marker.scroll_into_view_if_needed()
+    marker.evaluate("e => e.scrollIntoView({ block: 'center' })")
     scrolled = one.page.evaluate("scrollY")
     browser.swipe(one, marker, 100, 20)
     browser.settle(explorer)

@@ -208,7 +208,7 @@ def test_the_error_names_the_options():
         ["flow", "x", "names", "order", "point", "step", "composed", "sort", "axes", "custom"]
     )
     model = ["model", "pictures", "shape", "labels"]
-    moving = ["pixels", "given", "seed", "chosen", "known", "pixel", "mean"]
+    moving = ["pixels", "given", "painted", "seed", "chosen", "known", "pixel", "mean"]
     assert sorted(options(CompletionExplorer)) == sorted(model + moving)
 
 

@@ -52,13 +52,13 @@ function bring(explorer, root, state) {
   const found = linked();
   for (const name of kept?.solved ?? []) model.solved.add(name);
   Object.assign(state, found && visit?.type !== "reload" ? found : fitting(kept?.state));
-  try {
-    render();
-  } catch (error) {
+  model.failed = (error) => {
+    delete model.failed; // once: as it was made, it can be drawn
     console.warn(`${key} is shown as it was made: ${error}`);
     Object.assign(state, structuredClone(start));
     render();
-  }
+  };
+  render();
   if (found) root.scrollIntoView({ block: "center" });
   addEventListener("hashchange", () => {
     const next = linked();

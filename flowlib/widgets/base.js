@@ -430,8 +430,9 @@ function followTheme(el) {
 const PADDING = 24; // of an explorer, at its left and right together
 const NARROWEST = 240; // in less room, drawings are made smaller
 
-// Tells the width in pixels that an explorer's parts can fill: at once, and whenever it is another,
-// until what it returns is called. A hidden element has no width, and nothing is told until it shows.
+// Tells the width in pixels that an explorer's parts can fill: once it is laid out, and whenever it is
+// another, until what it returns is called. A hidden element has no width, and nothing is told until it
+// shows. To ask for the width at once would lay out the whole page for each explorer.
 function followWidth(el, tell) {
   let width = 0;
   const look = () => {
@@ -440,7 +441,6 @@ function followWidth(el, tell) {
   };
   const seen = new ResizeObserver(look);
   seen.observe(el);
-  look();
   return () => seen.disconnect();
 }
 
@@ -524,14 +524,28 @@ function openPage(el, model, traits, undoable = []) {
   const run = (how, others = []) => {
     draw = how;
     el.classList.add("fl-explorer");
-    const ends = [followTheme(el), followWidth(el, (now) => ((width = now), soon()))];
+    // The first drawing waits for the width; a state from a link that cannot be drawn is given up.
+    const begin = () => {
+      try {
+        redraw();
+      } catch (error) {
+        stop();
+        if (!model.failed) throw error;
+        return model.failed(error);
+      }
+      el.dataset.alive = "true";
+    };
+    const tell = (now) => {
+      width = now;
+      if (el.dataset.alive) soon();
+      else begin();
+    };
+    const ends = [followTheme(el), followWidth(el, tell)];
     for (const trait of [...traits, ...others]) model.on(`change:${trait}`, soon);
     el.addEventListener("pointerdown", down, true);
     for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind, up);
     el.addEventListener("keydown", keys);
-    redraw();
-    el.dataset.alive = "true";
-    return () => {
+    const stop = () => {
       ends.forEach((end) => end());
       cancelAnimationFrame(due);
       for (const trait of [...traits, ...others]) model.off(`change:${trait}`, soon);
@@ -539,6 +553,7 @@ function openPage(el, model, traits, undoable = []) {
       for (const kind of ["pointerup", "pointercancel"]) window.removeEventListener(kind, up);
       el.removeEventListener("keydown", keys);
     };
+    return stop;
   };
   // A page without a kernel remembers how an explorer was made, and what was solved in this visit.
   const start = structuredClone(model.start ?? state());

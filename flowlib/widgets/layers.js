@@ -79,7 +79,7 @@ function travel(page, count) {
       began ??= now;
       const at = from + way * Math.max(0, (now - began) / 1000) * SPEED;
       go(clamp(isCalm() ? Math.floor(at + 1e-9) : at, [0, count]), false); // calm: from layer to layer
-      if (at <= 0 || at >= count) [from, way, began] = [at <= 0 ? 0 : count, at <= 0 ? 1 : -1, now + WAIT];
+      if (way > 0 ? at >= count : at <= 0) [from, way, began] = [way > 0 ? count : 0, -way, now + WAIT];
       if (page.el.isConnected) timer = requestAnimationFrame(tick);
       else stop();
     };
@@ -214,12 +214,13 @@ function render({ model, el }) {
   const { places, names, moved, count } = flow;
   const way = travel(page, count);
   const sum = account(flow);
-  const [dot, where, nats, story, ends] = [swatch(""), make("span", {}), readout("nll"), saying(), tools(page, TRAITS, way.stop)];
+  const [dot, where, nats, story, ends] = [swatch(""), make("span", { class: "fl-stage" }), readout("nll"), saying(), tools(page, TRAITS, way.stop)];
+  story.classList.add("fl-story");
   const turn = task(page, "edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
   const [plane, chart] = [make("div", {}), make("div", {})];
   const ramp = make("span", { class: "fl-shades", style: `background:linear-gradient(90deg, ${range(SHADES).map(shade).join()})` });
   el.replaceChildren(frame([
-    legend([dot, where], [ramp, "where it lay, left to right"], [dashes("var(--fl-ink)"), "its whole way"]),
+    legend([dot, where], [ramp, "left to right in the data"], [dashes("var(--fl-ink)"), "its whole way"]),
     plane, ...way.nodes, story,
   ], [
     panelTitle("var(--fl-third)", "nats a point, if it ended here: ", nats.node), chart,
