@@ -1,5 +1,14 @@
 """flowlib: normalizing flows in PyTorch, the library under the book."""
 
+from flowlib.autoregressive import (
+    IAF,
+    MAF,
+    Autoregressive,
+    Incremental,
+    Inverter,
+    Jacobi,
+    Sequential,
+)
 from flowlib.bases import DiagonalNormal, DistributionBase, MultivariateNormal, StandardNormal
 from flowlib.checks import holds
 from flowlib.coupling import (
@@ -43,16 +52,19 @@ from flowlib.normalization import ActNorm, BatchNorm
 from flowlib.structure import Structured
 from flowlib.trained import pretrained
 from flowlib.training import History, TrainingOptions, fit, fit_variational
-from flowlib.transformers import Additive, Affine, Transformer
+from flowlib.transformers import Additive, Affine, Gate, Spline, Transformer
 from flowlib.units import ContextNorm
 
 __all__ = [
+    "IAF",
     "MADE",
+    "MAF",
     "MLP",
     "NICE",
     "ActNorm",
     "Additive",
     "Affine",
+    "Autoregressive",
     "BatchNorm",
     "BernoulliMADE",
     "Bijection",
@@ -69,10 +81,14 @@ __all__ = [
     "FactorOut",
     "Flatten",
     "Flow",
+    "Gate",
     "Hardtanh",
     "History",
     "ImageRealNVP",
+    "Incremental",
     "Inverse",
+    "Inverter",
+    "Jacobi",
     "LULinear",
     "LeakyReLU",
     "Logit",
@@ -81,8 +97,10 @@ __all__ = [
     "MultivariateNormal",
     "Permutation",
     "RealNVP",
+    "Sequential",
     "Sigmoid",
     "Softplus",
+    "Spline",
     "Squeeze",
     "StandardNormal",
     "Structured",

@@ -7,14 +7,17 @@ that move; a network that is run coordinate by coordinate hands over some of the
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowlib.arguments import as_count, as_number
 
-__all__ = ["Additive", "Affine", "Transformer"]
+__all__ = ["Additive", "Affine", "Gate", "Spline", "Transformer"]
 
 
 class Transformer(nn.Module, ABC):
@@ -126,3 +129,161 @@ class Affine(Transformer):
         """Of these coordinates, as ``(k, 1, 1)`` for images."""
         bound = bound if at is None else bound.index_select(0, at)
         return bound.reshape(bound.shape + (1,) * (dims - 2))
+
+
+class Gate(Transformer):
+    r"""``z = g x + (1 - g) m`` with ``g = sigmoid(s' + start)``: two parameters a coordinate.
+
+    It forgets ``x`` for ``m``, as a gate of a recurrent network does, and can only shrink. At
+    ``s' = 0`` it forgets little.
+
+    Args:
+        start: the gate's logit at ``s' = 0``.
+
+    Raises:
+        ValueError: if ``start`` is not a finite number.
+
+    Example:
+        >>> z, log_slope = Gate(start=0.0)(torch.tensor([[2.0]]), torch.tensor([[0.0, 1.0]]))
+        >>> z.item(), round(log_slope.exp().item(), 4)
+        (1.5, 0.5)
+
+    Source: Kingma et al. (2016), eqs. 13 and 14.
+    """
+
+    n_params = 2
+
+    def __init__(self, start: float = 2.0) -> None:
+        super().__init__()
+        if not math.isfinite(start):
+            raise ValueError(f"Gate: expected a finite start, got {start!r}")
+        self.start = float(start)
+
+    def forward(self, x: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logit, other = self._read(params)
+        return torch.lerp(other, x, logit.sigmoid()), F.logsigmoid(logit)
+
+    def inverse(self, z: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logit, other = self._read(params)
+        # x = m + (z - m) / g, and 1 / g = 1 + exp(-logit)
+        return other + (z - other) * (1 + (-logit).exp()), -F.logsigmoid(logit)
+
+    def _read(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        raw, other = params.chunk(2, dim=1)
+        return raw + self.start, other
+
+
+class Spline(Transformer):
+    r"""A monotone curve of rational-quadratic pieces in ``(-bound, bound)``, outside the identity.
+
+    A coordinate has ``n_bins`` widths, as many heights, and the slopes at the knots between them,
+    ``3 n_bins - 1`` parameters. At zero it is the identity.
+
+    Args:
+        n_bins: how many pieces the curve has.
+        bound: where it ends; data that are normalized lie within 4 almost always.
+
+    Raises:
+        ValueError: if ``n_bins`` is less than 2 or too many for their least size, or ``bound`` is
+            not positive.
+
+    Example:
+        >>> spline = Spline(n_bins=4)
+        >>> z, log_slope = spline(torch.tensor([[0.5]]), torch.zeros(1, spline.n_params))
+        >>> round(z.item(), 5), abs(round(log_slope.item(), 5))
+        (0.5, 0.0)
+
+    Source: Durkan, Bekasov, Murray and Papamakarios (2019), section 3.1 and appendix A.
+    """
+
+    LEAST = 1e-3  # of a width and a height as a share of the whole, and of a slope
+
+    def __init__(self, n_bins: int = 8, bound: float = 4.0) -> None:
+        super().__init__()
+        self.n_bins = as_count("Spline", "n_bins", n_bins, 2)
+        if self.n_bins * self.LEAST >= 1:
+            raise ValueError(f"Spline: expected fewer than {1 / self.LEAST:g} bins, got {n_bins}")
+        self.bound = as_number("Spline", "bound", bound)
+        self.n_params = 3 * self.n_bins - 1
+        self._at_zero = math.log(math.expm1(1 - self.LEAST))  # softplus of it, and LEAST, are 1
+
+    def forward(self, x: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def piece(v: Tensor, here: list[Tensor]) -> tuple[Tensor, Tensor]:
+            left, width, low, height, slope, first, last = here
+            t = (v - left) / width
+            other, both = 1 - t, t * (1 - t)
+            below = slope + (first + last - 2 * slope) * both
+            z = low + height * (slope * t * t + first * both) / below
+            return z, self._log_slope(slope, first, last, t, other, both, below)
+
+        return self._through(x, params, piece, inverse=False)
+
+    def inverse(self, z: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def piece(v: Tensor, here: list[Tensor]) -> tuple[Tensor, Tensor]:
+            left, width, low, height, slope, first, last = here
+            up = v - low
+            bend = up * (first + last - 2 * slope)
+            a, b, c = height * (slope - first) + bend, height * first - bend, -slope * up
+            root = (b * b - 4 * a * c).clamp(min=0).sqrt()
+            t = 2 * c / (-b - root)  # the root that loses no digits
+            other, both = 1 - t, t * (1 - t)
+            below = slope + (first + last - 2 * slope) * both
+            return left + width * t, -self._log_slope(slope, first, last, t, other, both, below)
+
+        return self._through(z, params, piece, inverse=True)
+
+    @staticmethod
+    def _log_slope(
+        slope: Tensor,
+        first: Tensor,
+        last: Tensor,
+        t: Tensor,
+        other: Tensor,
+        both: Tensor,
+        below: Tensor,
+    ) -> Tensor:
+        above = last * t * t + 2 * slope * both + first * other * other
+        return 2 * slope.log() + above.log() - 2 * below.log()
+
+    def _through(
+        self,
+        v: Tensor,
+        params: Tensor,
+        piece: Callable[[Tensor, list[Tensor]], tuple[Tensor, Tensor]],
+        inverse: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The piece that ``v`` lies in, and outside of all the identity."""
+        shape = (v.shape[0], self.n_params, *v.shape[1:])
+        widths, heights, slopes = (
+            params.reshape(shape)
+            .movedim(1, -1)
+            .split([self.n_bins, self.n_bins, self.n_bins - 1], -1)
+        )
+        x, width = self._knots(widths)
+        z, height = self._knots(heights)
+        inner = self.LEAST + F.softplus(slopes + self._at_zero)
+        slopes = F.pad(inner, (1, 1), value=1.0)
+        inside = v.abs() < self.bound
+        safe = v.clamp(-self.bound, self.bound)
+        knots = z if inverse else x
+        which = (safe[..., None] >= knots[..., 1:-1]).sum(-1, keepdim=True)
+        parts = (
+            x[..., :-1],
+            width,
+            z[..., :-1],
+            height,
+            height / width,
+            slopes[..., :-1],
+            slopes[..., 1:],
+        )
+        here = [part.gather(-1, which).squeeze(-1) for part in parts]
+        made, log_slope = piece(safe, here)
+        return torch.where(inside, made, v), log_slope.masked_fill(~inside, 0.0)
+
+    def _knots(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the pieces end, from ``-bound`` to ``bound`` exactly, and how long they are."""
+        share = self.LEAST + (1 - self.LEAST * self.n_bins) * raw.softmax(-1)
+        inner = self.bound * (2 * share.cumsum(-1)[..., :-1] - 1)
+        ends = F.pad(inner, (1, 0), value=-self.bound)
+        knots = F.pad(ends, (0, 1), value=self.bound)
+        return knots, knots.diff(dim=-1)

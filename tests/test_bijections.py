@@ -17,10 +17,12 @@ import torch
 
 import flowlib
 from flowlib import (
+    MADE,
     MLP,
     ActNorm,
     Additive,
     Affine,
+    Autoregressive,
     BatchNorm,
     Bijection,
     Compose,
@@ -32,8 +34,11 @@ from flowlib import (
     FactorOut,
     Flatten,
     Flow,
+    Gate,
     ImageRealNVP,
+    Incremental,
     Inverse,
+    Jacobi,
     LeakyReLU,
     Logit,
     LULinear,
@@ -41,6 +46,7 @@ from flowlib import (
     Permutation,
     Sigmoid,
     Softplus,
+    Spline,
     Squeeze,
     StandardNormal,
     alternating_mask,
@@ -130,6 +136,30 @@ CASES = {
     "ImageRealNVP(1,8,8)": lambda: (_image_stack((1, 8, 8)), (1, 8, 8)),
     "ImageRealNVP(3,16,16)": lambda: (_image_stack((3, 16, 16)), (3, 16, 16)),
     "ImageRealNVP(2,4,8), 3 scales": lambda: (_image_stack((2, 4, 8), 3), (2, 4, 8)),
+    "Coupling, spline": lambda: (
+        Coupling(half_mask(4), MLP(2, (8,), 2 * Spline(5).n_params, torch.nn.Tanh), Spline(5)),
+        (4,),
+    ),
+    "Autoregressive, affine": lambda: (
+        Autoregressive(MADE(5, (12,), outputs_per_dim=2), Affine(5)),
+        (5,),
+    ),
+    "Autoregressive, gate": lambda: (
+        Autoregressive(MADE(4, (9,), outputs_per_dim=2, order="reversed"), Gate()),
+        (4,),
+    ),
+    "Autoregressive, spline": lambda: (
+        Autoregressive(MADE(3, (9,), outputs_per_dim=Spline(4).n_params), Spline(4)),
+        (3,),
+    ),
+    "Autoregressive, two ranks": lambda: (
+        Autoregressive(MADE(4, (6,), order=[1, 2, 1, 2], direct=True), Additive(), Jacobi()),
+        (4,),
+    ),
+    "Inverse(Autoregressive)": lambda: (
+        Inverse(Autoregressive(MADE(5, (12,), outputs_per_dim=2), Affine(5), Incremental())),
+        (5,),
+    ),
     "Compose of Inverse": lambda: (Compose([LULinear(3), Inverse(ElementwiseAffine(3))]), (3,)),
     "Compose of none": lambda: (Compose([]), (3,)),
 }

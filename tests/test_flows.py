@@ -14,6 +14,8 @@ import torch
 
 import flowlib
 from flowlib import (
+    IAF,
+    MAF,
     NICE,
     Compose,
     Density,
@@ -26,6 +28,7 @@ from flowlib import (
     Logit,
     LULinear,
     RealNVP,
+    Spline,
     StandardNormal,
     fit,
 )
@@ -47,6 +50,10 @@ FLOWS = {
     "NICE(5), context": lambda: NICE(5, hidden=(8,), context_dim=3),
     "RealNVP(2)": lambda: RealNVP(2, hidden=(8,)),
     "RealNVP(5), context": lambda: RealNVP(5, 3, (8, 8), context_dim=3),
+    "MAF(2)": lambda: MAF(2, hidden=(8,)),
+    "MAF(5), context": lambda: MAF(5, 3, (8, 8), context_dim=3),
+    "MAF(3), splines": lambda: MAF(3, 2, (8,), transformer=lambda dim: Spline(4)),
+    "IAF(4), context": lambda: IAF(4, 2, (8,), context_dim=2),
     "ImageRealNVP(1,4,4)": lambda: ImageRealNVP((1, 4, 4), 2, 3),
     "ImageRealNVP(2,4,4), context": lambda: ImageRealNVP((2, 4, 4), 1, 3, context_dim=2),
 }
