@@ -323,7 +323,7 @@ def test_tab_goes_in_reading_order(watch, server, path):
     assert tops == sorted(tops)
 
 
-CUT = """() => [...document.querySelectorAll("article :is(pre, table, .katex-display, p, img)")]
+CUT = """() => [...document.querySelectorAll("article :is(pre, table, .katex-display .katex-html, p, img)")]
   .filter(n => n.getClientRects().length && n.scrollWidth > n.clientWidth + 2 && n.clientWidth > 0)
   .map(n => n.outerHTML.slice(0, 120))"""
 

@@ -122,10 +122,9 @@ def test_mathematics_is_set_on_the_screen_with_its_number_beside_it(server, watc
             const bases = [...formula.querySelectorAll(":scope > .base")];
             const tag = formula.querySelector(":scope > .tag");
             const right = box(bases.at(-1)).right;
-            const display = formula.closest(".katex-display");
             // one that is wider than the screen scrolls under its number, which stays in sight
-            const wide = display.scrollWidth > display.clientWidth + 1;
-            const off = tag && box(tag).right > box(display).right + 1;
+            const wide = formula.scrollWidth > formula.clientWidth + 1;
+            const off = tag && box(tag).right > box(formula).right + 1;
             const lies = wide ? off : tag && box(tag).left < right;
             return box(bases[0]).left < left - 1 || lies;
         }).map((formula) => formula.textContent);

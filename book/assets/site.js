@@ -73,7 +73,7 @@ addEventListener("DOMContentLoaded", () => setTimeout(showMarked, 50)); // Sphin
 
 // A formula that is wider than the screen says so, and takes the arrow keys.
 function markFormulas() {
-  for (const node of document.querySelectorAll(".katex-display")) {
+  for (const node of document.querySelectorAll(".katex-display .katex-html")) {
     const wide = node.scrollWidth > node.clientWidth + 2;
     node.toggleAttribute("data-scrolls", wide);
     if (wide) node.tabIndex = 0;

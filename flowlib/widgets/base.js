@@ -524,6 +524,7 @@ function openPage(el, model, traits, undoable = []) {
   const run = (how, others = []) => {
     draw = how;
     el.classList.add("fl-explorer");
+    el.dataset.begun = "yes"; // and not to be seen before the first drawing
     // The first drawing waits for the width; a state from a link that cannot be drawn is given up.
     const begin = () => {
       try {
