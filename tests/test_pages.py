@@ -323,7 +323,8 @@ def test_tab_goes_in_reading_order(watch, server, path):
     assert tops == sorted(tops)
 
 
-CUT = """() => [...document.querySelectorAll("article :is(pre, table, .katex-display .katex-html, p, img)")]
+WIDE = "pre, table, .katex-display .katex-html, p, img"
+CUT = f"""() => [...document.querySelectorAll("article :is({WIDE})")]
   .filter(n => n.getClientRects().length && n.scrollWidth > n.clientWidth + 2 && n.clientWidth > 0)
   .map(n => n.outerHTML.slice(0, 120))"""
 
