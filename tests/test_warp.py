@@ -124,6 +124,9 @@ def test_presets_reset_and_task(watch):
     warp.locator('[data-action="reset"]:visible').click()
     assert numbers(warp)[0] == [1.25, 0.5, -0.25, 1.0]
     assert not solved(warp)
+    warp.locator('[data-preset="shear"]:visible').click()  # it has been solved, and stays so
+    browser.settle(warp)
+    assert "given to you" not in warp.locator("[data-task]:visible").inner_text()
 
 
 # --- the line -----------------------------------------------------------------------------

@@ -71,14 +71,10 @@ function showMarked() {
 }
 addEventListener("DOMContentLoaded", () => setTimeout(showMarked, 50)); // Sphinx marks it after 10 ms
 
-// A formula that is wider than the screen says so, and takes the arrow keys.
+// A formula that is wider than the screen says so; browsers let the arrow keys scroll it.
 function markFormulas() {
-  for (const node of document.querySelectorAll(".katex-display .katex-html")) {
-    const wide = node.scrollWidth > node.clientWidth + 2;
-    node.toggleAttribute("data-scrolls", wide);
-    if (wide) node.tabIndex = 0;
-    else node.removeAttribute("tabindex");
-  }
+  for (const node of document.querySelectorAll(".katex-display .katex-html"))
+    node.toggleAttribute("data-scrolls", node.scrollWidth > node.clientWidth + 2);
 }
 addEventListener("resize", markFormulas);
 document.fonts.ready.then(markFormulas);

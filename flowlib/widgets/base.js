@@ -391,7 +391,7 @@ function task(page, name, text) {
       const kept = page.solved.has(name);
       put(node, { "data-solved": done && !given, "data-kept": kept });
       setText(tick, kept ? "✓ Solved. " : "");
-      const words = given ? GIVEN : says;
+      const words = given && !kept ? GIVEN : says;
       if (verdict.spelled === words) return;
       setSpelled(verdict, words);
       clearTimeout(timer);
