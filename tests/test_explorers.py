@@ -233,14 +233,18 @@ def test_a_link_and_a_reload_bring_the_state_back(
 
 
 @pytest.mark.parametrize(
-    "text", ["%7B", "5", "null", '{"matrix":1}', '{"matrix":[[1,"2"],[3,4]]}', '{"matrix":[]}']
-)
+    "text",
+    [
+        "%7B", "5", "null", '{"matrix":1}', '{"matrix":[[1,"2"],[3,4]]}', '{"matrix":[]}',
+        '{"probe":"0.9"}',
+    ],
+)  # fmt: skip
 def test_a_link_that_says_nothing_changes_nothing(watch, tmp_path, text):
     widget = widgets.WarpExplorer()
     address = stand_alone(tmp_path, widget)
     key = re.search(r'data-key="([^"]+)"', widget._repr_mimebundle_()[0]["text/html"])[1]
     explorer = opened(watch(), f"{address}#{key}={text}")
-    assert browser.state(explorer, "matrix") == [1.25, 0.5, -0.25, 1]
+    assert browser.state(explorer, "matrix", "probe") == [[1.25, 0.5, -0.25, 1], 0.2]
 
 
 def test_a_link_to_what_cannot_be_drawn_shows_the_explorer_as_it_was_made(watch, tmp_path):

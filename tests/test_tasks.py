@@ -254,6 +254,8 @@ def test_it_is_read_out_when_the_hand_rests(watch):
         one.page.mouse.move(*[200 + 5 * k] * 2)
         one.page.wait_for_timeout(90)
         assert heard.text_content() == ""
+    one.page.wait_for_timeout(1000)
+    assert heard.text_content() == ""  # nor where the hand stays and holds on
     one.page.mouse.up()
     one.page.wait_for_function(
         "document.querySelector('[data-task=shear] [role=status]').textContent"
