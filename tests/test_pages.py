@@ -15,7 +15,7 @@ from pypdf import PdfReader
 
 from tests.browser import content_pages, settle
 from tools import address, measure, pdf
-from tools.pages import explorers, figures, folding, head, mathematics
+from tools.pages import explorers, figures, folding, head, mathematics, room
 
 pages = pytest.mark.parametrize("path", content_pages())
 CHAPTERS = [path for path in content_pages() if path.startswith("chapters")]
@@ -50,18 +50,53 @@ def test_a_page_weighs_little_and_nothing_jumps(chromium, server, path, width):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_room_that_is_kept_for_an_explorer_is_what_it_takes(watch, server, width):
-    noted = tomllib.loads(explorers.HEIGHTS.read_text())
+    noted = tomllib.loads(room.HEIGHTS.read_text())["explorers"]
     page = watch(width=width).page
     shown = set()
     for path in CHAPTERS:
         page.goto(f"{server}/{path}", wait_until="load")
-        for key, height in page.evaluate(
-            "[...document.querySelectorAll('[data-explorer]')].map(e =>"
-            " [e.dataset.key, e.getBoundingClientRect().height])"
+        measure.lay_out(page)
+        for key, height in page.locator(room.EXPLORERS).evaluate_all(
+            "all => all.map(e => [e.dataset.key, e.getBoundingClientRect().height])"
         ):
             assert height == pytest.approx(noted[key][width == 1280], abs=40), "make heights"
             shown.add(key)
     assert shown == set(noted), "make heights"
+
+
+@pytest.mark.browser
+def test_an_explorer_comes_to_life_when_one_is_near_or_the_address_names_it(watch, server):
+    page = watch().page
+    url = f"{server}/chapters/01-change-of-variables.html"
+    page.goto(url, wait_until="load")
+    explorers = page.locator("[data-explorer]")
+    first, last = explorers.first, explorers.last
+    first.and_(page.locator("[data-alive]")).wait_for()
+    page.wait_for_timeout(500)
+    assert last.get_attribute("data-begun") is None  # nobody is there, and nothing is spent on it
+    page.evaluate("document.querySelector('#quiz').scrollIntoView()")
+    page.wait_for_timeout(500)
+    assert explorers.nth(1).get_attribute("data-alive") is None  # and not what was passed by
+    key = last.get_attribute("data-key")
+    for start in (url, f"{url}#{key}={{}}"):
+        page.goto(start, wait_until="load")
+        page.evaluate(f"location.hash = '{key}={{}}'")
+        last.and_(page.locator("[data-alive]")).wait_for()
+        assert -100 < last.bounding_box()["y"] < 900
+
+
+@pytest.mark.browser
+def test_the_contents_mark_the_one_section_that_one_is_in(watch, server):
+    page = watch().page
+    page.goto(f"{server}/{CHAPTERS[0]}", wait_until="load")
+    sections = page.locator(room.SECTIONS)
+    for k in (0, 3, 1, 6):
+        sections.nth(k).evaluate("e => e.scrollIntoView()")
+        page.wait_for_timeout(300)
+        marked = page.locator(".bd-sidebar-secondary a:is(.active, [aria-current])")
+        assert marked.evaluate_all("all => all.map(a => a.hash.slice(1))") == [
+            sections.nth(k).get_attribute("id")
+        ]
 
 
 def test_nothing_is_shipped_that_no_page_asks_for(built):
@@ -74,20 +109,62 @@ def test_nothing_is_shipped_that_no_page_asks_for(built):
         assert file.stat().st_size < 500_000
 
 
-def test_the_room_of_an_explorer_is_written_into_its_page(tmp_path):
-    key, (narrow, wide) = next(iter(tomllib.loads(explorers.HEIGHTS.read_text()).items()))
-    parts = {"key": key, "state": {"a": "</script>"}, "code": "export default {};", "styles": {}}
+def test_the_state_of_an_explorer_stays_in_its_page_and_its_code_is_shared(tmp_path):
+    parts = {"key": "A-1", "state": {"a": "</script>"}, "code": "export default {};", "styles": {}}
     literal = json.dumps(json.dumps(parts)).replace("</", "<\\/")
-    page = soup(
-        f'<div class="fl-explorer" data-key="{key}"></div>'
-        f'<script type="module">\nconst page = JSON.parse({literal});\n</script>'
-    )
+    page = soup(f'<script type="module">\nconst page = JSON.parse({literal});\n</script>')
     (tmp_path / "_static").mkdir()
     explorers.share_explorers(page, tmp_path)
-    assert page.div["style"] == f"--fl-narrow: {narrow}px; --fl-wide: {wide}px"
     assert "</script>" not in page.script.string
     assert json.loads(page.script.string) == {"a": "</script>"}
-    assert (tmp_path / "_static/explorers" / f"{key.split('-')[0]}.js").exists()
+    assert (tmp_path / "_static/explorers/A.js").exists()
+
+
+def test_room_is_kept_for_explorers_and_for_sections_that_are_laid_out_late():
+    noted = tomllib.loads(room.HEIGHTS.read_text())
+    key, (narrow, wide) = next(iter(noted["explorers"].items()))
+    path = CHAPTERS[0]
+    name, (low, high) = next(iter(noted[path].items()))
+    page = soup(
+        f'<div class="bd-article"><section><section id="{name}">'
+        f'<div class="fl-explorer" data-key="{key}"></div>'
+        '</section><section id="new"></section></section></div>'
+    )
+    room.keep_room(page, path)
+    assert (
+        page.select_one(".fl-explorer")["style"] == f"--fl-narrow: {narrow}px; --fl-wide: {wide}px"
+    )
+    (section,) = page.select(".fl-far")
+    assert section["id"] == name
+    assert section["style"] == f"--fl-narrow: {low}px; --fl-wide: {high}px"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@chapters
+def test_the_room_of_a_section_is_what_it_takes(watch, server, path, width):
+    noted = tomllib.loads(room.HEIGHTS.read_text())[path]
+    page = watch(width=width).page
+    page.goto(f"{server}/{path}", wait_until="load")
+    measure.lay_out(page)
+    sections = page.locator(room.SECTIONS).evaluate_all(
+        "all => all.map(e => [e.id, e.getBoundingClientRect().height])"
+    )
+    assert [name for name, _ in sections] == list(noted), "make heights"
+    for name, height in sections:
+        assert height == pytest.approx(noted[name][width == 1280], rel=0.25), "make heights"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 820, 390])
+@chapters
+def test_a_link_into_what_is_not_laid_out_yet_leads_there(watch, server, path, width):
+    page = watch(width=width).page
+    for name in ("exercises", "quiz"):
+        page.goto(f"{server}/{path}#{name}", wait_until="load")
+        page.wait_for_timeout(300)  # sections above come near, and may be higher than was noted
+        top = page.locator(f"#{name}").evaluate("e => e.getBoundingClientRect().top")
+        assert 0 <= top < 200, (name, top)
 
 
 # --- code that waits ------------------------------------------------------------------------
@@ -185,7 +262,7 @@ def test_a_reader_gets_the_figures_of_the_theme_and_no_others(watch, server, the
     asked = []
     one.page.on("request", lambda request: asked.append(request.url))
     one.page.goto(f"{server}/chapters/01-change-of-variables.html", wait_until="load")
-    shown = one.page.locator("article img").locator("visible=true")
+    shown = one.page.locator("article img:not(.fl-explorer img)").locator("visible=true")
     other = {"light": ".dark.webp", "dark": ".webp"}[theme]
     assert shown.count() >= 3
     for image in shown.all():

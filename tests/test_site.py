@@ -9,6 +9,7 @@ import pytest
 
 from flowlib import widgets
 from tests.browser import content_pages, settle
+from tools import measure
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 OUTSIDE = re.compile(r"^(https?:|mailto:|data:)")
@@ -82,6 +83,7 @@ def test_every_page_opens_without_the_network_and_every_explorer_lives(
         if path == built / "index.html":
             page.wait_for_url("**/book/index.html")  # where it sends its readers
         for explorer in page.locator(".fl-explorer").all():
+            explorer.scroll_into_view_if_needed()
             explorer.and_(page.locator('[data-alive="true"]')).wait_for()
             lives.add(explorer.get_attribute("data-explorer"))
     assert lives == set(widgets.__all__) - {"Explorer"}
@@ -93,6 +95,7 @@ def test_nothing_is_wider_than_the_screen(server, watch, path, theme):
     one = watch(width=320, color_scheme=theme)
     one.page.goto(f"{server}/{path}", wait_until="load")
     assert one.page.evaluate("document.documentElement.dataset.theme") == theme
+    measure.lay_out(one.page)
     for width in (320, 390, 1280):
         one.page.set_viewport_size({"width": width, "height": 900})
         settle(one.page)
@@ -103,6 +106,7 @@ def test_nothing_is_wider_than_the_screen(server, watch, path, theme):
 def test_mathematics_is_set_on_the_screen_with_its_number_beside_it(server, watch, path):
     one = watch(width=320)
     one.page.goto(f"{server}/{path}", wait_until="load")
+    measure.lay_out(one.page)
     article = one.page.locator("article.bd-article")
     assert article.locator(".katex-error").count() == 0
     formulas = article.locator("span.math, div.math").count()
@@ -162,6 +166,7 @@ def test_accessibility(server, watch, path, theme):
         pytest.skip("a long page, of which nothing is special in the dark")
     one = watch(width=1280 if theme == "light" else 390, color_scheme=theme)
     one.page.goto(f"{server}/{path}", wait_until="load")
+    measure.lay_out(one.page)
     one.page.evaluate(HIDE_TWINS)
     one.page.evaluate(AXE)
     found = one.page.evaluate(

@@ -1,11 +1,12 @@
 """What the pages weigh and how soon they live: `python tools/measure.py _build/html [PAGE ...]`.
 
 For each page at the width of a laptop and of a phone: the height of every explorer, how many bytes
-a reader gets, raw and compressed, without figures, in how many requests, the first paint, when all
-explorers are alive, and how far the layout shifts; the two times also throttled, to a phone of
-1.6 Mbit/s with a CPU four times as slow. `--heights` notes the explorers' heights instead, for
-which pages keep room. `--lighthouse` adds its scores, which want node and `npm install --prefix DIR
-lighthouse`, with DIR in the environment as LIGHTHOUSE.
+a reader gets, raw and compressed, without figures, in how many requests, the first paint, when the
+explorers near the top are alive, how long at most another one takes when a reader jumps to it, and
+how far the layout shifts; the times also throttled, to a phone of 1.6 Mbit/s with a CPU four times
+as slow. `--heights` notes the heights of explorers and sections instead, for which pages keep room.
+`--lighthouse` adds its scores, which want node and `npm install --prefix DIR lighthouse`, with DIR
+in the environment as LIGHTHOUSE.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tools.pages import room
 
 ROOT = Path(__file__).resolve().parent.parent
-HEIGHTS = ROOT / "book" / "explorer-heights.toml"
 PAGES = ["book/index.html"] + [
     f"chapters/{p.stem}.html" for p in sorted(ROOT.glob("chapters/[0-9]*.md"))
 ]
@@ -49,12 +51,23 @@ WATCH = """() => {
       if (e.name === "first-contentful-paint") seen.paint = e.startTime;
   }).observe({ type: "paint", buffered: true });
   const look = () => {
-    const all = [...document.querySelectorAll("[data-explorer]")];
-    const ready = document.readyState === "complete" && all.every((e) => e.dataset.alive);
+    const near = (e) => e.getBoundingClientRect().top < 2 * innerHeight;
+    const waiting = [...document.querySelectorAll("[data-explorer]:not([data-alive])")];
+    const ready = document.readyState === "complete" && !waiting.some(near);
     if (ready) seen.alive = performance.now();
     else setTimeout(look, 20);
   };
   addEventListener("DOMContentLoaded", look);
+}"""
+JUMP = """async () => {
+  let longest = 0;
+  for (const e of document.querySelectorAll("[data-explorer]:not([data-alive])")) {
+    const start = performance.now();
+    e.scrollIntoView({ block: "center" });
+    while (!e.dataset.alive) await new Promise((r) => setTimeout(r, 5));
+    longest = Math.max(longest, performance.now() - start);
+  }
+  return longest;
 }"""
 
 
@@ -93,6 +106,7 @@ def visit(browser: Browser, url: str, size: tuple[int, int], slow: bool) -> dict
         page.on("response", lambda response: bodies.append((response.url, response.body())))
     page.goto(url, wait_until="load", timeout=120_000)
     page.wait_for_function("seen.alive > 0", timeout=120_000)
+    jump = page.evaluate(JUMP)
     height = page.evaluate("document.documentElement.scrollHeight")
     for y in range(0, height, size[1]):  # what is lazy comes, and shifts the layout if it does
         page.evaluate(f"scrollTo(0, {y})")
@@ -106,28 +120,43 @@ def visit(browser: Browser, url: str, size: tuple[int, int], slow: bool) -> dict
     text = [(url, body) for url, body in bodies if not url.split("?")[0].endswith(FIGURES)]
     return {
         "heights": heights, "requests": len(bodies), "paint": seen["paint"] / 1000,
-        "alive": seen["alive"] / 1000, "shift": seen["shift"],
+        "alive": seen["alive"] / 1000, "jump": jump / 1000, "shift": seen["shift"],
         "raw": sum(len(body) for _, body in text),
         "gzip": sum(len(gzip.compress(body)) for _, body in text),
     }  # fmt: skip
 
 
+def lay_out(page: Page) -> None:
+    """Bring all explorers to life, and have all sections laid out, as if all had been read."""
+    page.add_style_tag(content=".fl-far { content-visibility: visible !important }")
+    for explorer in page.locator("[data-explorer]").all():
+        explorer.scroll_into_view_if_needed()
+        explorer.and_(page.locator("[data-alive]")).wait_for()
+    page.evaluate("scrollTo(0, 0)")
+
+
 def note_heights(browser: Browser, server: str, pages: list[str]) -> None:
-    """Write how high each explorer is, on a phone and on a laptop: so much room is kept for it."""
-    found: dict[str, list[int]] = {}
+    """Write how high each explorer and section is, on a phone and on a laptop: so much room is
+    kept for it."""
+    found: dict[str, dict[str, list[int]]] = {"explorers": {}}
     for name in ("phone", "laptop"):
         width, height = WIDTHS[name]
         page = browser.new_page(viewport={"width": width, "height": height})
         for path in pages:
             page.goto(f"{server}/{path}", wait_until="load")
-            for key, high in page.evaluate(
-                "[...document.querySelectorAll('[data-explorer]')].map(e =>"
-                " [e.dataset.key, Math.round(e.getBoundingClientRect().height)])"
-            ):
-                found.setdefault(key, []).append(high)
+            lay_out(page)
+            for table, nodes in (("explorers", room.EXPLORERS), (path, room.SECTIONS)):
+                for key, high in page.locator(nodes).evaluate_all(
+                    "all => all.map(e => [e.dataset.key ?? e.id,"
+                    " Math.round(e.getBoundingClientRect().height)])"
+                ):
+                    found.setdefault(table, {}).setdefault(key, []).append(high)
         page.close()
-    head = "# Pixels on a phone and on a laptop; `make heights` keeps them.\n"
-    HEIGHTS.write_text(head + "".join(f"{key} = {high}\n" for key, high in sorted(found.items())))
+    lines = ["# Pixels on a phone and on a laptop; `make heights` keeps them."]
+    for table, heights in found.items():
+        name = table if table == "explorers" else f'"{table}"'
+        lines += ["", f"[{name}]", *(f"{key} = {high}" for key, high in heights.items())]
+    room.HEIGHTS.write_text("\n".join(lines) + "\n")
 
 
 def lighthouse(url: str, chrome: str, phone: bool) -> dict[str, int]:
@@ -171,8 +200,9 @@ def main() -> None:
                 print(
                     f"{path} {name}: {one['raw'] / 1e6:.2f} MB, {one['gzip'] / 1e3:.0f} kB gzip, "
                     f"{one['requests']} requests; paint {one['paint']:.2f} s, alive "
-                    f"{one['alive']:.2f} s, throttled {slow['paint']:.1f} and "
-                    f"{slow['alive']:.1f} s; shift {one['shift']:.3f}; "
+                    f"{one['alive']:.2f} s, jump {one['jump']:.2f} s, throttled "
+                    f"{slow['paint']:.1f}, {slow['alive']:.1f} and {slow['jump']:.1f} s; "
+                    f"shift {one['shift']:.3f}; "
                     + ", ".join(f"{kind} {height}" for kind, height in one["heights"]),
                     flush=True,
                 )

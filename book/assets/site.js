@@ -1,10 +1,25 @@
 // What the book's pages do themselves, after the theme's own scripts.
 
-// Explorers: each has its still picture, and behind it its state; its kind's code has come before.
-for (const root of document.querySelectorAll("[data-explorer]")) {
-  const state = JSON.parse(root.nextElementSibling.textContent);
-  bring(window.flExplorers[root.dataset.explorer], root, state);
+// Explorers: each has its still picture, and behind it its state; its kind's code has come before. One
+// comes to life when a reader is less than a screen away, or when the address names it; each in a task
+// of its own.
+const waiting = new Set(document.querySelectorAll("[data-explorer]"));
+const near = new IntersectionObserver(
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => setTimeout(enliven, 0, entry.target)),
+  { rootMargin: "100% 0px" },
+);
+function enliven(root) {
+  if (!waiting.delete(root)) return;
+  near.unobserve(root);
+  bring(window.flExplorers[root.dataset.explorer], root, JSON.parse(root.nextElementSibling.textContent));
 }
+function enlivenNamed() {
+  const [key] = location.hash.slice(1).split("=");
+  for (const root of waiting) if (root.dataset.key === key) enliven(root);
+}
+for (const root of waiting) near.observe(root);
+addEventListener("hashchange", enlivenNamed);
+enlivenNamed();
 
 // The contents mark the section that one is in.
 const entries = new Map();
@@ -22,7 +37,7 @@ function markSection() {
 }
 let marking = 0;
 addEventListener("scroll", () => (marking ||= requestAnimationFrame(() => ((marking = 0), markSection()))), { passive: true });
-markSection();
+requestAnimationFrame(markSection); // not now: it would have the page laid out once more
 
 // On paper everything is open, and comes back as it was.
 let shut = [];
@@ -71,10 +86,16 @@ function showMarked() {
 }
 addEventListener("DOMContentLoaded", () => setTimeout(showMarked, 50)); // Sphinx marks it after 10 ms
 
-// A formula that is wider than the screen says so; browsers let the arrow keys scroll it.
-function markFormulas() {
-  for (const node of document.querySelectorAll(".katex-display .katex-html"))
-    node.toggleAttribute("data-scrolls", node.scrollWidth > node.clientWidth + 2);
-}
-addEventListener("resize", markFormulas);
-document.fonts.ready.then(markFormulas);
+// What is wider than its box is marked: a formula says that it scrolls (browsers let the arrow keys scroll
+// it), code and tables can be reached by Tab. A box is asked when it is laid out, not before.
+const boxes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const wide = target.scrollWidth > target.clientWidth + 2;
+    if (target.matches(".katex-html")) target.toggleAttribute("data-scrolls", wide);
+    else target.tabIndex = wide ? 0 : -1;
+  }
+});
+document.fonts.ready.then(() => {
+  const kinds = ".katex-display .katex-html, article pre, .pst-scrollable-table-container, .cell_output > .output";
+  for (const node of document.querySelectorAll(kinds)) boxes.observe(node);
+});

@@ -14,7 +14,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from py_mini_racer import MiniRacer
 
-from tools.pages import assets, explorers, figures, folding, head, mathematics, search, theme
+from tools.pages import assets, explorers, figures, folding, head, mathematics, room, search, theme
 
 LISTING = re.compile(r"\[listing \d+\]")
 
@@ -32,6 +32,7 @@ def finish(site: Path, address: str = "") -> None:
         head.describe(page, path.relative_to(site).as_posix(), address)
         folding.fold_code(page)
         explorers.share_explorers(page, site)
+        room.keep_room(page, path.relative_to(site).as_posix())
         figures.improve(page, path)
     # Late, for a formula has hundreds of nodes, and all that looks for something must pass them.
     with closing(MiniRacer()) as engine:

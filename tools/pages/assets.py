@@ -20,6 +20,12 @@ SCRIPTS = (
 )  # fmt: skip
 SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 NO_BOOTSTRAP = "window.bootstrap = { Tooltip: class {} };\n"
+# The theme has the whole page laid out, at the start and again after every change, to see what is
+# wider than its box. site.js has that told to it, box by box, when a box is laid out.
+ASKS_FOR_WIDTHS = re.compile(
+    r'const e=\(\)=>\{document\.querySelectorAll\(\["pre",(?:(?!function).)*'
+    r"childList:!0\}\),e\(\)(?=\})"
+)
 
 
 def _named(folder: Path, name: str, text: str) -> str:
@@ -42,6 +48,9 @@ def link_scripts(pages: dict[Path, BeautifulSoup], site: Path) -> None:
     parts = [(static / name).read_text() for name in SCRIPTS]
     text = ";\n".join([NO_BOOTSTRAP, *parts[:-1], alive + parts[-1]])
     text = re.sub(r"^//# sourceMappingURL=.*$", "", text, flags=re.M)
+    text, found = ASKS_FOR_WIDTHS.subn("", text)
+    if found != 1:
+        raise ValueError("the theme's script asks for widths in another way than it did")
     shared = _named(static, "book.js", text)
     for path, page in pages.items():
         up = _up(path, site)

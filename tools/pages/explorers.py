@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 from bs4 import BeautifulSoup
 
-HEIGHTS = Path(__file__).resolve().parents[2] / "book" / "explorer-heights.toml"
-
 
 def share_explorers(page: BeautifulSoup, site: Path) -> None:
-    """Leave an explorer's state in the page, and put its code where all pages find it.
-
-    The room that it will take is kept free from the beginning: as high as it was last measured.
-    """
-    heights = tomllib.loads(HEIGHTS.read_text())
+    """Leave an explorer's state in the page, and put its code where all pages find it."""
     for script in page.select("script[type=module]"):
         found = re.search(r"^const page = JSON\.parse\((\".*\")\);$", script.string or "", re.M)
         if found is None:
@@ -32,10 +25,6 @@ def share_explorers(page: BeautifulSoup, site: Path) -> None:
         )
         for name, text in parts["styles"].items():
             (folder / f"{name}.css").write_text(text)
-        root = script.find_previous_sibling("div", class_="fl-explorer")
-        if parts["key"] in heights:
-            narrow, wide = heights[parts["key"]]
-            root["style"] = f"--fl-narrow: {narrow}px; --fl-wide: {wide}px"
         state = page.new_tag("script", attrs={"type": "application/json"})
         state.string = json.dumps(parts["state"], separators=(",", ":")).replace("</", "<\\/")
         script.replace_with(state)

@@ -63,5 +63,7 @@ def simplify(page: BeautifulSoup) -> None:
         menu.name, menu["class"] = "details", ["fl-menu"]
         button.name, button.attrs = "summary", {"class": "btn", "title": name, "aria-label": name}
         menu.select_one(".dropdown-menu")["class"] = ["fl-menu-entries"]
+    for node in page.select("#pst-page-toc-nav"):
+        del node["id"]  # by which the theme's script would mark a section, too, and later
     for node in page.select("meta[name=viewport]")[1:]:
         node.decompose()
