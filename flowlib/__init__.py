@@ -9,7 +9,13 @@ from flowlib.autoregressive import (
     Jacobi,
     Sequential,
 )
-from flowlib.bases import DiagonalNormal, DistributionBase, MultivariateNormal, StandardNormal
+from flowlib.bases import (
+    DiagonalNormal,
+    DistributionBase,
+    GaussianMixture,
+    MultivariateNormal,
+    StandardNormal,
+)
 from flowlib.checks import holds
 from flowlib.coupling import (
     NICE,
@@ -82,6 +88,7 @@ __all__ = [
     "Flatten",
     "Flow",
     "Gate",
+    "GaussianMixture",
     "Hardtanh",
     "History",
     "ImageRealNVP",

@@ -19,7 +19,7 @@ This is the code of chapter 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -227,7 +227,54 @@ class Autoregressive(Bijection):
 # --- ready flows ------------------------------------------------------------------------------
 
 
-class MAF(Flow):
+class _AutoregressiveFlow(Flow):
+    """What both flows are: layers one after the other, each as it is or the other way round."""
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_layers: int = 5,
+        hidden: int | Sequence[int] = (64, 64),
+        *,
+        context_dim: int = 0,
+        order: str | Sequence[int] | Tensor = "random",
+        base: nn.Module | None = None,
+        transformer: Callable[[int], Transformer] = Affine,
+        inverter: Inverter | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        where = type(self).__name__
+        shape = as_event_shape(event_shape)
+        if len(shape) != 1:
+            raise ValueError(f"{where}: expected a vector, got event_shape={tuple(shape)}")
+        (dim,) = shape
+        context_dim = as_count(where, "context_dim", context_dim, 0)
+        layers: list[Bijection] = []
+        for ranks in _orders(dim, as_count(where, "n_layers", n_layers, 1), order, generator):
+            move = transformer(dim)
+            made = MADE(
+                dim,
+                hidden,
+                outputs_per_dim=move.n_params,
+                context_dim=context_dim,
+                order=ranks,
+                activation=Hardtanh,
+                direct=True,
+            )
+            layers.append(self._directed(Autoregressive(made, move, inverter)))
+        super().__init__(
+            Compose([ActNorm(dim), *layers]),
+            StandardNormal(dim) if base is None else base,
+            context_dim=context_dim,
+        )
+
+    @staticmethod
+    def _directed(layer: Autoregressive) -> Bijection:
+        """The layer in the direction in which the flow uses it."""
+        return layer
+
+
+class MAF(_AutoregressiveFlow):
     """Masked autoregressive flow: it judges a point in one pass for each layer, and draws slowly.
 
     Layers come in pairs of opposite orders: of two coordinates there are no others, and of more
@@ -242,7 +289,8 @@ class MAF(Flow):
         context_dim: the size of the context, 0 if it takes no context.
         order: ``"random"`` as said above, ``"natural"`` for the natural order and its reverse in
             turn, or an order for the first layer, as :func:`flowlib.masks.ranks_of` takes them.
-        base: a base density on vectors of that size; None for :class:`StandardNormal`.
+        base: a base density on vectors of that size, such as a :class:`GaussianMixture`; None for
+            :class:`StandardNormal`.
         transformer: makes a layer's transformer from the number of coordinates.
         inverter: as in :class:`Autoregressive`.
         generator: of the random orders.
@@ -259,31 +307,8 @@ class MAF(Flow):
     Source: Papamakarios, Pavlakou and Murray (2017).
     """
 
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        n_layers: int = 5,
-        hidden: int | Sequence[int] = (64, 64),
-        *,
-        context_dim: int = 0,
-        order: str | Sequence[int] | Tensor = "random",
-        base: nn.Module | None = None,
-        transformer: Callable[[int], Transformer] = Affine,
-        inverter: Inverter | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        dim = _vector("MAF", event_shape)
-        layers = _layers(
-            "MAF", dim, n_layers, hidden, context_dim, order, transformer, inverter, generator
-        )
-        super().__init__(
-            Compose([ActNorm(dim), *layers]),
-            StandardNormal(dim) if base is None else base,
-            context_dim=context_dim,
-        )
 
-
-class IAF(Flow):
+class IAF(_AutoregressiveFlow):
     """Inverse autoregressive flow: it draws in one pass for each layer, and judges slowly.
 
     It is :class:`MAF` with each layer turned round by :class:`~flowlib.flow.Inverse`. The density
@@ -312,65 +337,21 @@ class IAF(Flow):
     Source: Kingma et al. (2016).
     """
 
-    def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        n_layers: int = 5,
-        hidden: int | Sequence[int] = (64, 64),
-        *,
-        context_dim: int = 0,
-        order: str | Sequence[int] | Tensor = "random",
-        base: nn.Module | None = None,
-        transformer: Callable[[int], Transformer] = Affine,
-        inverter: Inverter | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        dim = _vector("IAF", event_shape)
-        layers = _layers(
-            "IAF", dim, n_layers, hidden, context_dim, order, transformer, inverter, generator
-        )
-        super().__init__(
-            Compose([ActNorm(dim), *(Inverse(layer) for layer in layers)]),
-            StandardNormal(dim) if base is None else base,
-            context_dim=context_dim,
-        )
+    @staticmethod
+    def _directed(layer: Autoregressive) -> Bijection:
+        return Inverse(layer)
 
 
-def _layers(
-    where: str,
+def _orders(
     dim: int,
     n_layers: int,
-    hidden: int | Sequence[int],
-    context_dim: int,
     order: str | Sequence[int] | Tensor,
-    make_transformer: Callable[[int], Transformer],
-    inverter: Inverter | None,
     generator: torch.Generator | None,
-) -> list[Autoregressive]:
-    n_layers = as_count(where, "n_layers", n_layers, 1)
-    context_dim = as_count(where, "context_dim", context_dim, 0)
-    layers = []
+) -> Iterator[Tensor]:
+    """The ranks of each layer: every second one has those of the one before, reversed."""
+    anew = isinstance(order, str) and order == "random" and dim > 2
     ranks = ranks_of(dim, order, generator)
     for k in range(n_layers):
-        if k and k % 2 == 0 and isinstance(order, str) and order == "random" and dim > 2:
+        if k and k % 2 == 0 and anew:
             ranks = ranks_of(dim, order, generator)
-        turned = ranks if k % 2 == 0 else int(ranks.max()) + 1 - ranks
-        transformer = make_transformer(dim)
-        made = MADE(
-            dim,
-            hidden,
-            outputs_per_dim=transformer.n_params,
-            context_dim=context_dim,
-            order=turned,
-            activation=Hardtanh,
-            direct=True,
-        )
-        layers.append(Autoregressive(made, transformer, inverter))
-    return layers
-
-
-def _vector(where: str, event_shape: int | Sequence[int]) -> int:
-    shape = as_event_shape(event_shape)
-    if len(shape) != 1:
-        raise ValueError(f"{where}: expected a vector, got event_shape={tuple(shape)}")
-    return shape[0]
+        yield ranks if k % 2 == 0 else int(ranks.max()) + 1 - ranks

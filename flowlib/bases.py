@@ -1,8 +1,8 @@
 """Base densities: what a flow maps its data to.
 
 A base is a module with an ``event_shape``, a ``log_prob`` from ``(..., *event)`` to ``(...)``, and
-a ``sample`` that takes a number or a shape of draws and a generator. These are the normal ones, and
-one that makes a base of a distribution of PyTorch's.
+a ``sample`` that takes a number or a shape of draws and a generator. These are the normal ones, a
+mixture that is trained with the flow, and one that makes a base of a distribution of PyTorch's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
 from flowlib.arguments import (
+    as_count,
     as_event_shape,
     as_floats,
     as_sample_shape,
@@ -24,7 +25,15 @@ from flowlib.arguments import (
     seen,
 )
 
-__all__ = ["DiagonalNormal", "DistributionBase", "MultivariateNormal", "StandardNormal"]
+__all__ = [
+    "DiagonalNormal",
+    "DistributionBase",
+    "GaussianMixture",
+    "MultivariateNormal",
+    "StandardNormal",
+]
+
+START = 0.5  # the scale with which the normals of a mixture start
 
 
 class StandardNormal(nn.Module):
@@ -163,6 +172,78 @@ class MultivariateNormal(nn.Module):
         """``n + (D,)`` independent draws."""
         draws = standard_draws(self.loc, n, self.event_shape, generator)
         return self.loc + draws @ self.scale_tril.T
+
+
+class GaussianMixture(nn.Module):
+    r"""A mixture of normals whose weights, means and scales are trained with the flow.
+
+    .. math:: p_Z(z) = \sum_{k=1}^{K} w_k \prod_d \mathcal N(z_d;\, \mu_{kd}, \sigma_{kd}^2)
+
+    It starts with equal weights, scales of a half, and means that are drawn, so that together they
+    have about the spread of a standard normal.
+
+    Args:
+        event_shape: the number ``D`` of coordinates.
+        n_components: the number ``K`` of normals.
+        generator: of the first means.
+
+    Attributes:
+        logits: ``(K,)``, the weights are their softmax.
+        loc: ``(K, D)``, the means.
+        log_scale: ``(K, D)``, the logarithms of the standard deviations.
+
+    Raises:
+        ValueError: if it is not a vector, or ``n_components`` is not a positive whole number.
+
+    Draws are not differentiable in the weights, so that a flow on this base is trained on data:
+    :meth:`~flowlib.flow.Flow.rsample_and_log_prob` refuses it while the base is trained.
+
+    Example:
+        >>> base = GaussianMixture(2, n_components=3)
+        >>> base.sample(5).shape, base.log_prob(torch.zeros(7, 2)).shape
+        (torch.Size([5, 2]), torch.Size([7]))
+
+    Source: Papamakarios, Pavlakou and Murray (2017), section 3.4, puts a mixture before the flow.
+    """
+
+    has_rsample = False
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_components: int = 10,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.event_shape = as_event_shape(event_shape)
+        if len(self.event_shape) != 1:
+            shape = tuple(self.event_shape)
+            raise ValueError(f"GaussianMixture: expected a vector, got event_shape={shape}")
+        count = as_count("GaussianMixture", "n_components", n_components, 1)
+        means = torch.randn(count, *self.event_shape, generator=generator)
+        self.logits = nn.Parameter(torch.zeros(count))
+        self.loc = nn.Parameter(means * math.sqrt(1 - START**2))
+        self.log_scale = nn.Parameter(torch.full_like(means, math.log(START)))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``log p_Z(z)`` in nats: ``(..., D)`` to ``(...)``."""
+        require_event("GaussianMixture", z, self.event_shape, "z")
+        standard = (z[..., None, :] - self.loc) * (-self.log_scale).exp()
+        log_p = -0.5 * (standard.square() + math.log(2 * math.pi)) - self.log_scale
+        return (self.logits.log_softmax(0) + log_p.sum(-1)).logsumexp(-1)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int | Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n + (D,)`` independent draws."""
+        draws = standard_draws(self.loc, n, self.event_shape, generator)
+        count = math.prod(draws.shape[:-1])
+        weights = self.logits.softmax(0)
+        chosen = torch.multinomial(weights, max(count, 1), replacement=True, generator=generator)
+        chosen = chosen[:count].reshape(draws.shape[:-1])
+        return self.loc[chosen] + self.log_scale.exp()[chosen] * draws
 
 
 class DistributionBase(nn.Module):

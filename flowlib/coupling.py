@@ -340,7 +340,7 @@ class NICE(Flow):
         context_dim: int = 0,
     ) -> None:
         dim = _coupled_dim("NICE", event_shape)
-        layers = _couplings("NICE", dim, n_layers, hidden, context_dim, lambda moved: Additive())
+        layers = _couplings("NICE", dim, n_layers, hidden, context_dim, Additive)
         super().__init__(
             Compose([ActNorm(dim), *layers, ElementwiseAffine(dim)]),
             StandardNormal(dim),
@@ -359,6 +359,8 @@ class RealNVP(Flow):
         n_layers: the number of couplings, at least 2 so that each coordinate is moved.
         hidden: the widths of the conditioners.
         context_dim: the size of the context, 0 if it takes no context.
+        transformer: makes a coupling's transformer from the number of coordinates that it moves;
+            with :class:`Spline` it is a neural spline flow.
 
     Raises:
         ValueError: if there are fewer than 2 coordinates or couplings, or the context's size is
@@ -379,9 +381,10 @@ class RealNVP(Flow):
         hidden: int | Sequence[int] = (64, 64),
         *,
         context_dim: int = 0,
+        transformer: Callable[[int], Transformer] = Affine,
     ) -> None:
         dim = _coupled_dim("RealNVP", event_shape)
-        layers = _couplings("RealNVP", dim, n_layers, hidden, context_dim, Affine)
+        layers = _couplings("RealNVP", dim, n_layers, hidden, context_dim, transformer)
         super().__init__(
             Compose([ActNorm(dim), *layers]), StandardNormal(dim), context_dim=context_dim
         )

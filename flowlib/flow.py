@@ -625,10 +625,24 @@ class Flow(Density):
         Returns:
             ``x`` of shape ``n + context.shape[:-1] + event`` and ``log p(x)`` of the same shape
             without the event.
+
+        Raises:
+            ValueError: as :meth:`sample`; and if the base is trained, and its draws are not
+                differentiable in what is trained.
         """
+        self._require_rsample()
         z, x, log_det = self._draw("rsample_and_log_prob", n, context, generator)
         log_prob = self.base.log_prob(z) - log_det
         return x, log_prob.reshape(x.shape[: x.dim() - len(self.event_shape)])
+
+    def _require_rsample(self) -> None:
+        trained = any(p.requires_grad for p in self.base.parameters())
+        if torch.is_grad_enabled() and trained and not getattr(self.base, "has_rsample", True):
+            raise ValueError(
+                f"rsample_and_log_prob: expected a base whose draws are differentiable, got a "
+                f"{type(self.base).__name__} that is trained; train the flow on data, or keep the "
+                "base as it is, with base.requires_grad_(False)"
+            )
 
     def _draw(
         self,

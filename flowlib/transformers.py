@@ -27,15 +27,23 @@ class Transformer(nn.Module, ABC):
     parameters ``(batch, n_params * k, ...)``, all first parameters first. They return the moved
     coordinates and the logarithm of the slope at each, both of the shape of the first argument.
 
+    Args:
+        dim: how many coordinates (or channels) there are in all, None if any number will do.
+
     Attributes:
         n_params: how many parameters a coordinate has.
-        dim: how many coordinates (or channels) there are in all, None if any number will do.
+
+    Raises:
+        ValueError: if ``dim`` is not a positive whole number.
 
     Source: Papamakarios et al. (2021), section 3.1.
     """
 
     n_params: int
-    dim: int | None = None
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = None if dim is None else as_count(type(self).__name__, "dim", dim, 1)
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -54,6 +62,12 @@ class Transformer(nn.Module, ABC):
 
 class Additive(Transformer):
     """``z = x + t``: one parameter a coordinate, of slope 1.
+
+    Args:
+        dim: how many coordinates there are, None if any number will do.
+
+    Raises:
+        ValueError: if ``dim`` is not a positive whole number.
 
     Example:
         >>> Additive()(torch.tensor([[2.0]]), torch.tensor([[0.5]]))
@@ -99,11 +113,10 @@ class Affine(Transformer):
     n_params = 2
 
     def __init__(self, dim: int, bound: float = 0.5) -> None:
-        super().__init__()
-        self.dim = as_count("Affine", "dim", dim, 1)
+        super().__init__(dim)
         bound = as_number("Affine", "bound", bound)
-        self.low = nn.Parameter(torch.full((self.dim,), -bound))
-        self.width = nn.Parameter(torch.full((self.dim,), 2 * bound))
+        self.low = nn.Parameter(torch.full((dim,), -bound))
+        self.width = nn.Parameter(torch.full((dim,), 2 * bound))
 
     def forward(self, x: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._read(params, at)
@@ -138,10 +151,11 @@ class Gate(Transformer):
     ``s' = 0`` it forgets little.
 
     Args:
+        dim: how many coordinates there are, None if any number will do.
         start: the gate's logit at ``s' = 0``.
 
     Raises:
-        ValueError: if ``start`` is not a finite number.
+        ValueError: if ``dim`` is not a positive whole number, or ``start`` not finite.
 
     Example:
         >>> z, log_slope = Gate(start=0.0)(torch.tensor([[2.0]]), torch.tensor([[0.0, 1.0]]))
@@ -153,8 +167,8 @@ class Gate(Transformer):
 
     n_params = 2
 
-    def __init__(self, start: float = 2.0) -> None:
-        super().__init__()
+    def __init__(self, dim: int | None = None, *, start: float = 2.0) -> None:
+        super().__init__(dim)
         if not math.isfinite(start):
             raise ValueError(f"Gate: expected a finite start, got {start!r}")
         self.start = float(start)
@@ -180,12 +194,13 @@ class Spline(Transformer):
     ``3 n_bins - 1`` parameters. At zero it is the identity.
 
     Args:
+        dim: how many coordinates there are, None if any number will do.
         n_bins: how many pieces the curve has.
         bound: where it ends; data that are normalized lie within 4 almost always.
 
     Raises:
-        ValueError: if ``n_bins`` is less than 2 or too many for their least size, or ``bound`` is
-            not positive.
+        ValueError: if ``dim`` is not a positive whole number, ``n_bins`` is less than 2 or too
+            many for their least size, or ``bound`` is not positive.
 
     Example:
         >>> spline = Spline(n_bins=4)
@@ -198,8 +213,8 @@ class Spline(Transformer):
 
     LEAST = 1e-3  # of a width and a height as a share of the whole, and of a slope
 
-    def __init__(self, n_bins: int = 8, bound: float = 4.0) -> None:
-        super().__init__()
+    def __init__(self, dim: int | None = None, *, n_bins: int = 8, bound: float = 4.0) -> None:
+        super().__init__(dim)
         self.n_bins = as_count("Spline", "n_bins", n_bins, 2)
         if self.n_bins * self.LEAST >= 1:
             raise ValueError(f"Spline: expected fewer than {1 / self.LEAST:g} bins, got {n_bins}")

@@ -33,10 +33,10 @@ from flowlib import (
 from tests.models import autodiff_log_det, randomize, shaken
 
 TRANSFORMERS = {
-    "additive": lambda dim: Additive(),
+    "additive": Additive,
     "affine": Affine,
-    "gate": lambda dim: Gate(),
-    "spline": lambda dim: Spline(4),
+    "gate": Gate,
+    "spline": lambda dim: Spline(n_bins=4),
 }
 
 
@@ -208,7 +208,7 @@ def test_few_coordinates_are_undone_by_whole_passes():
 
 def test_a_spline_is_exact_at_its_knots_and_beyond_its_end():
     torch.manual_seed(3)
-    spline = Spline(6, bound=3.0)
+    spline = Spline(n_bins=6, bound=3.0)
     params = 3 * torch.randn(1, spline.n_params).double()
     knots, _ = spline._knots(params[:, :6])
     ends = torch.tensor([[-9.0, -3.0, 3.0, 9.0, -3.0 - 1e-12, 3.0 + 1e-12]]).double()
@@ -228,7 +228,7 @@ def test_a_spline_is_exact_at_its_knots_and_beyond_its_end():
 
 def test_a_spline_has_numbers_and_gradients_in_float32_whatever_its_parameters():
     torch.manual_seed(4)
-    spline = Spline(8)
+    spline = Spline(n_bins=8)
     for spread in (0.0, 1.0, 30.0, 300.0):
         params = (spread * torch.randn(9, spline.n_params)).requires_grad_()
         knots, _ = spline._knots(params[:, :8])
@@ -242,7 +242,7 @@ def test_a_spline_has_numbers_and_gradients_in_float32_whatever_its_parameters()
 
 
 def test_a_spline_is_the_identity_at_zero():
-    spline = Spline(5)
+    spline = Spline(n_bins=5)
     x = torch.linspace(-6, 6, 101).double()[:, None]
     z, log_slope = spline(x, torch.zeros(101, spline.n_params).double())
     torch.testing.assert_close(z, x, rtol=0, atol=1e-14)
@@ -261,10 +261,10 @@ def test_a_gate_forgets():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Spline(1), "n_bins"),
-        (lambda: Spline(1000), "fewer than 1000 bins, got 1000"),
+        (lambda: Spline(n_bins=1), "n_bins"),
+        (lambda: Spline(n_bins=1000), "fewer than 1000 bins, got 1000"),
         (lambda: Spline(bound=0.0), "bound"),
-        (lambda: Gate(math.inf), "finite start, got inf"),
+        (lambda: Gate(start=math.inf), "finite start, got inf"),
         (lambda: Jacobi(0), "max_iter"),
         (lambda: MAF((2, 2)), r"a vector, got event_shape=\(2, 2\)"),
         (lambda: IAF(3, 0), "n_layers"),
@@ -311,7 +311,7 @@ def test_draws_have_their_density():
     ("make", "least"),
     [
         (lambda: MAF(2, 3, (32, 32)), 0.25),
-        (lambda: MAF(2, 2, (32, 32), transformer=lambda dim: Spline()), 0.2),
+        (lambda: MAF(2, 2, (32, 32), transformer=Spline), 0.2),
     ],
 )
 def test_it_learns_two_moons(make, least):

@@ -12,6 +12,7 @@ from flowlib import (
     DistributionBase,
     ElementwiseAffine,
     Flow,
+    GaussianMixture,
     Inverse,
     Logit,
     LULinear,
@@ -141,3 +142,89 @@ def test_what_is_no_base_is_refused(base, message):
         Flow(RealNVP(2).bijection, base)
     with pytest.raises(TypeError, match="expected a torch Distribution, got a int"):
         DistributionBase(3)
+
+
+# --- a mixture that is trained --------------------------------------------------------------
+
+
+def mixture(dim=2, count=3):
+    base = GaussianMixture(dim, count, generator=torch.Generator().manual_seed(0)).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.normal_(generator=generator)
+    exact = D.MixtureSameFamily(
+        D.Categorical(logits=base.logits.detach()),
+        D.Independent(D.Normal(base.loc.detach(), base.log_scale.detach().exp()), 1),
+    )
+    return base, exact
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_a_mixture_is_that_of_its_weights_means_and_scales(dim):
+    base, exact = mixture(dim)
+    z = 3 * torch.randn(4, 6, dim, dtype=torch.float64)
+    torch.testing.assert_close(base.log_prob(z), exact.log_prob(z), rtol=1e-12, atol=1e-12)
+
+
+def test_draws_of_a_mixture_are_its_own():
+    base, exact = mixture()
+    state = torch.get_rng_state()
+    z = drawn(base, (100, 400))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert z.shape == (100, 400, 2)
+    assert base.sample().shape == (2,)
+    assert base.sample((0, 3)).shape == (0, 3, 2)
+    with pytest.raises(ValueError, match="GaussianMixture: expected z of shape"):
+        base.log_prob(z[..., :1])  # broadcasting would make some number of it
+    rows = z.reshape(-1, 2)
+    for power in (1, 2, 3):
+        error = rows.pow(power) - exact.sample((200_000,)).pow(power).mean(0)
+        assert (
+            error.mean(0) / (error.std(0) * math.sqrt(1 / 40_000 + 1 / 200_000))
+        ).abs().max() < 5
+    neighbours = torch.stack([rows[:-1, 0], rows[1:, 0]])
+    assert torch.corrcoef(neighbours)[0, 1].abs() < 0.03  # each chooses for itself
+
+
+def test_a_mixture_starts_with_the_spread_of_a_standard_normal():
+    base = GaussianMixture(3, 500)
+    z = base.sample(20_000)
+    assert z.mean(0).abs().max() < 0.2
+    assert (z.std(0) - 1).abs().max() < 0.1
+
+
+def test_a_mixture_is_trained_with_its_flow():
+    x = drawn(DistributionBase(BASES["mixture"]()), 3000)
+    torch.manual_seed(0)
+    base = GaussianMixture(2, 3)
+    flow = Flow(ElementwiseAffine(2), base)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    history = fit(flow, x, steps=800, lr=0.03)
+    entropy = -BASES["mixture"]().log_prob(x).mean().item()
+    assert abs(history.valid[-1][1] - entropy) < 0.1
+    assert all(not torch.equal(before[name], now) for name, now in base.state_dict().items())
+
+
+def test_draws_that_are_not_differentiable_in_the_base_are_not_said_to_be():
+    flow = Flow(ElementwiseAffine(2), GaussianMixture(2))
+    with pytest.raises(ValueError, match="got a GaussianMixture that is trained"):
+        flow.rsample_and_log_prob(5)
+    with torch.no_grad():
+        x, log_p = flow.rsample_and_log_prob(5)
+        torch.testing.assert_close(log_p, flow.log_prob(x))
+    flow.base.requires_grad_(False)
+    flow.rsample_and_log_prob(5)[1].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((2, 3), 4), r"expected a vector, got event_shape=\(2, 3\)"),
+        ((2, 0), "n_components"),
+        ((0, 2), "event_shape"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(*arguments)

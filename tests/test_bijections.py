@@ -137,7 +137,11 @@ CASES = {
     "ImageRealNVP(3,16,16)": lambda: (_image_stack((3, 16, 16)), (3, 16, 16)),
     "ImageRealNVP(2,4,8), 3 scales": lambda: (_image_stack((2, 4, 8), 3), (2, 4, 8)),
     "Coupling, spline": lambda: (
-        Coupling(half_mask(4), MLP(2, (8,), 2 * Spline(5).n_params, torch.nn.Tanh), Spline(5)),
+        Coupling(
+            half_mask(4),
+            MLP(2, (8,), 2 * Spline(n_bins=5).n_params, torch.nn.Tanh),
+            Spline(n_bins=5),
+        ),
         (4,),
     ),
     "Autoregressive, affine": lambda: (
@@ -149,7 +153,7 @@ CASES = {
         (4,),
     ),
     "Autoregressive, spline": lambda: (
-        Autoregressive(MADE(3, (9,), outputs_per_dim=Spline(4).n_params), Spline(4)),
+        Autoregressive(MADE(3, (9,), outputs_per_dim=Spline(n_bins=4).n_params), Spline(n_bins=4)),
         (3,),
     ),
     "Autoregressive, two ranks": lambda: (
