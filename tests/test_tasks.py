@@ -4,6 +4,7 @@ import pytest
 
 from flowlib.widgets import (
     CompletionExplorer,
+    InversionExplorer,
     JacobianExplorer,
     KLExplorer,
     LayersExplorer,
@@ -210,6 +211,12 @@ def far(hand):
     hand.one.page.touchscreen.tap(x, y)
 
 
+def share(hand):
+    for i in (1, 3):  # ranks 1, 1, 3, 3, 5
+        for _ in range(4):
+            hand.press(f'[data-rank="{i}"]')
+
+
 TASKS = {
     "shear": (shear, WarpExplorer, {}),
     "hills": (hills, WarpExplorer, {"view": "line"}),
@@ -221,6 +228,7 @@ TASKS = {
     "lose": (lose, MaskExplorer, {"simple": True}),
     "cut": (cut, MaskExplorer, {}),
     "far": (far, CompletionExplorer, {}),
+    "ticks": (share, InversionExplorer, {}),
 }
 
 

@@ -2,6 +2,7 @@
 
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.completion import CompletionExplorer
+from flowlib.widgets.inversion import InversionExplorer
 from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
@@ -12,6 +13,7 @@ from flowlib.widgets.warp import WarpExplorer
 __all__ = [
     "CompletionExplorer",
     "Explorer",
+    "InversionExplorer",
     "JacobianExplorer",
     "KLExplorer",
     "LayersExplorer",

@@ -52,6 +52,7 @@ class Explorer(anywidget.AnyWidget):
 
     Attributes:
         script: the name of the subclass's JavaScript file, beside this one.
+        shared: the names of files that it shares with some of the others.
 
     Raises:
         TypeError: if it is given an option that it does not have.
@@ -59,12 +60,13 @@ class Explorer(anywidget.AnyWidget):
     """
 
     script: ClassVar[str]
+    shared: ClassVar[tuple[str, ...]] = ()
     _styles: ClassVar[dict[str, str]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "script" in cls.__dict__:  # anywidget makes subclasses of its own, without one
             # Code from a blob cannot import, so that all files travel as one module.
-            files = ("base.js", "save.js", cls.script)
+            files = ("base.js", "save.js", *cls.shared, cls.script)
             cls._esm = "\n".join((HERE / name).read_text() for name in files)
             own = (HERE / cls.script).with_suffix(".css")
             cls._styles = {"base": CSS}

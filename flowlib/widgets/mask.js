@@ -12,18 +12,6 @@ const plural = (n, word) => `${n || "no"} ${word}${n === 1 ? "" : "s"}`;
 
 // --- degrees: flowlib.made's ------------------------------------------------------------------
 
-// Half to the even neighbour, as torch rounds.
-function rounded(v) {
-  const low = Math.floor(v);
-  return v - low === 0.5 ? low + (low % 2) : Math.round(v);
-}
-
-function cyclicDegrees(width, high) {
-  if (width === 1) return [high];
-  if (width < high) return range(width).map((k) => rounded(1 + (k * (high - 1)) / (width - 1)));
-  return range(width).map((k) => 1 + (k % high)).sort((a, b) => a - b);
-}
-
 // One unit of each degree first, where the width permits, the others uniform; in a deeper layer
 // none below the lowest before, or it would see nothing.
 function randomDegrees(widths, high, seed) {

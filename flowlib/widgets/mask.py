@@ -62,7 +62,7 @@ class MaskExplorer(Explorer):
         Estimation*, sections 3 and 4.
     """
 
-    script = "mask.js"
+    script, shared = "mask.js", ("degrees.js",)
     dim = Whole(4, low=2, high=MOST_INPUTS).tag(sync=True)
     widths = Wholes([5], count=(1, MOST_LAYERS), low=1, high=MOST_UNITS).tag(sync=True)
     order = Permutation([1, 2, 3, 4], first=1, last=lambda self: self.dim, what="rank").tag(
