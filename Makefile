@@ -104,6 +104,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
 	$(BENCH)/bin/python benchmarks/made.py benchmarks/results/made.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
+	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json
 	$(BENCH)/bin/python benchmarks/report.py

@@ -1,6 +1,7 @@
 """Held-out NLL after equal seconds of CPU time: the same loop for every library's model.
 
-`python benchmarks/learning.py OUT.json [--sets NAME ...] [--seeds N] [--peers NAME ...]`
+`python benchmarks/learning.py OUT.json [--family maf] [--sets NAME ...] [--seeds N] [--peers NAME
+...]`
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from flowlib import datasets
 
-LAYERS, HIDDEN = 6, (64, 64)
+LAYERS, HIDDEN = {"realnvp": 6, "maf": 5}, (64, 64)
 TOYS = ("moons", "8gaussians", "checkerboard", "2spirals", "rings")
 SETS = (*TOYS, "digits", "breast_cancer", "wine")
 SECONDS = {**dict.fromkeys(TOYS, 5.0), "digits": 10.0, "breast_cancer": 3.0, "wine": 3.0}
@@ -49,11 +50,11 @@ def load(name: str, seed: int):
     return lambda step: parts.train[order[step % 20_000]], parts.valid, parts.test, units
 
 
-def learn(name: str, peer: str, seed: int) -> dict:
+def learn(name: str, peer: str, seed: int, family: str = "realnvp") -> dict:
     """Train with Adam at 1e-3 for the set's seconds; the test NLL, for tables at the best step."""
     torch.manual_seed(seed)
     batch, valid, test, units = load(name, seed)
-    model = peers.REALNVP[peer](test.shape[1], LAYERS, HIDDEN)
+    model = peers.FAMILIES[family][peer](test.shape[1], LAYERS[family], HIDDEN)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     best, kept, step, spent = math.inf, None, 0, 0.0
     while spent < SECONDS[name]:
@@ -85,15 +86,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--peers", nargs="+", default=list(peers.REALNVP))
+    parser.add_argument("--family", choices=peers.FAMILIES, default="realnvp")
+    parser.add_argument("--peers", nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name in arguments.sets:
         for seed in range(arguments.seeds):
-            for peer in arguments.peers:
-                rows.append(learn(name, peer, seed))
+            for peer in arguments.peers or peers.FAMILIES[arguments.family]:
+                rows.append(learn(name, peer, seed, arguments.family))
                 print(rows[-1], flush=True)
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,9 +1,10 @@
-"""The same RealNVP in four libraries: as many couplings, networks of the same widths.
+"""The same flows in four libraries: as many layers, networks of the same widths.
 
-Each entry makes a model with `log_prob(x)`, `sample(n)` and `parameters()`. Ours is
-`flowlib.RealNVP` with its defaults: an ActNorm in front, shuffled halves, log-scales bounded on
-both sides, networks that saturate. zuko's is its ready flow; those of nflows and normflows are put
-together from their couplings, alternating halves, networks of ReLUs, nothing in between.
+Each entry makes a model with `log_prob(x)`, `sample(n)` and `parameters()`. Ours are
+`flowlib.RealNVP` and `flowlib.MAF` with their defaults: an ActNorm in front, log-scales bounded on
+both sides, networks that saturate. zuko's are its ready flows; those of nflows and normflows are
+put together from their layers, alternating halves or reversed orders, networks of ReLUs, nothing
+in between. The spline flow is zuko's, which is autoregressive.
 """
 
 from __future__ import annotations
@@ -92,4 +93,70 @@ class Nflows(nn.Module):
         return self.flow.sample(n)
 
 
+# --- MAF ------------------------------------------------------------------------------------
+
+
+def flowlib_maf(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
+    from flowlib import MAF
+
+    return MAF(dim, n_layers=layers, hidden=hidden)
+
+
+class ZukoMAF(Zuko):
+    ready = "MAF"
+
+    def __init__(self, dim, layers, hidden):
+        nn.Module.__init__(self)
+        import zuko
+
+        make = getattr(zuko.flows, self.ready)
+        self.flow = make(dim, transforms=layers, hidden_features=hidden)
+
+
+class ZukoNSF(ZukoMAF):
+    ready = "NSF"
+
+
+class NflowsMAF(Nflows):
+    def __init__(self, dim, layers, hidden):
+        nn.Module.__init__(self)
+        from nflows.distributions.normal import StandardNormal
+        from nflows.flows.base import Flow
+        from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
+        from nflows.transforms.base import CompositeTransform
+        from nflows.transforms.permutations import ReversePermutation
+
+        steps = []
+        for _ in range(layers):
+            steps.append(
+                MaskedAffineAutoregressiveTransform(
+                    dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False
+                )
+            )
+            steps.append(ReversePermutation(dim))
+        self.flow = Flow(CompositeTransform(steps), StandardNormal([dim]))
+
+
+class NormflowsMAF(Normflows):
+    def __init__(self, dim, layers, hidden):
+        nn.Module.__init__(self)
+        import normflows as nf
+
+        flows = []
+        for _ in range(layers):
+            flows.append(
+                nf.flows.MaskedAffineAutoregressive(
+                    dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False
+                )
+            )
+            flows.append(nf.flows.Permute(dim, mode="swap"))
+        base = nf.distributions.DiagGaussian(dim, trainable=False)
+        self.flow = nf.NormalizingFlow(base, flows)
+
+
 REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
+MAF = {
+    "flowlib": flowlib_maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,
+    "zuko splines": ZukoNSF,
+}  # fmt: skip
+FAMILIES = {"realnvp": REALNVP, "maf": MAF}

@@ -86,7 +86,7 @@ def test_every_page_opens_without_the_network_and_every_explorer_lives(
             explorer.scroll_into_view_if_needed()
             explorer.and_(page.locator('[data-alive="true"]')).wait_for()
             lives.add(explorer.get_attribute("data-explorer"))
-    assert lives == set(widgets.__all__) - {"Explorer", "InversionExplorer"}  # chapter 4's
+    assert lives == set(widgets.__all__) - {"Explorer"}
 
 
 @pages

@@ -96,7 +96,8 @@ class InversionExplorer(Explorer):
         self.ranks = layers[0].ranks.tolist()
         self.layers = len(layers)
         generator = torch.Generator().manual_seed(4)
-        self.values = torch.randn(self.dim, generator=generator).mul(100).round().div(100).tolist()
+        drawn = torch.randn(self.dim, generator=generator, dtype=torch.float64)
+        self.values = drawn.round(decimals=2).tolist()
         super().__init__(**traits)
 
     @property
