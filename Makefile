@@ -107,6 +107,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json
+	$(BENCH)/bin/python benchmarks/posterior.py benchmarks/results/posterior.json
 	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.ready: benchmarks/requirements.txt pyproject.toml

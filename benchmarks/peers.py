@@ -144,11 +144,10 @@ class NormflowsMAF(Normflows):
 
         flows = []
         for _ in range(layers):
-            flows.append(
-                nf.flows.MaskedAffineAutoregressive(
-                    dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False
-                )
+            layer = nf.flows.MaskedAffineAutoregressive(
+                dim, hidden[0], num_blocks=len(hidden) - 1, use_residual_blocks=False
             )
+            flows.append(nf.flows.Reverse(layer))  # by itself it draws in one pass
             flows.append(nf.flows.Permute(dim, mode="swap"))
         base = nf.distributions.DiagGaussian(dim, trainable=False)
         self.flow = nf.NormalizingFlow(base, flows)
