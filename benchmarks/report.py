@@ -208,8 +208,8 @@ def page() -> str:
         "the same rules as RealNVP's above. On the digits and on breast cancer `flowlib`'s "
         "defaults are ahead: units that saturate, bounded log-scales, links from the inputs to the "
         "outputs, orders that change. On shapes in the plane they are level with the others or a "
-        "little behind, for a step takes longer. zuko's spline flow, whose curves have more knots than a "
-        "line has, is the best on shapes; `MAF(2, transformer=Spline)` is its like.\n\n"
+        "little behind, for a step takes longer. zuko's spline flow, whose curves have more knots "
+        "than a line has, is the best on shapes; `MAF(2, transformer=Spline)` is its like.\n\n"
         f"{learning('maf-learning', ('zuko splines',))}"
     )
     parts.append(
