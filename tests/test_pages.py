@@ -286,6 +286,30 @@ def test_a_reader_gets_the_figures_of_the_theme_and_no_others(watch, server, the
     ]
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "reader",
+    [
+        {"color_scheme": "light"},
+        {"color_scheme": "dark"},
+        {"java_script_enabled": False, "color_scheme": "light"},
+        {"java_script_enabled": False, "color_scheme": "dark"},
+    ],
+    ids=str,
+)
+def test_every_figure_is_seen_once_with_its_caption(watch, server, reader):
+    page = watch(**reader).page
+    for media in ("screen", "print"):
+        page.emulate_media(media=media, color_scheme=reader["color_scheme"])
+        for path in CHAPTERS:
+            page.goto(f"{server}/{path}", wait_until="load")
+            for figure in page.locator("article figure").all():
+                figure.scroll_into_view_if_needed()
+                assert figure.locator("img").locator("visible=true").count() == 1
+                assert figure.locator("figcaption").is_visible()
+                assert len(figure.locator("figcaption").text_content()) > 20
+
+
 # --- mathematics, search --------------------------------------------------------------------
 
 
