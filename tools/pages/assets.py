@@ -146,7 +146,12 @@ def _for_the_system(text: str) -> str:
 
 def _matching(selectors: str, mark: re.Pattern[str]) -> str:
     parts = re.split(r",(?![^(]*\))", selectors)
-    return ",".join(part for part in parts if mark.search(part) and not part.startswith("@"))
+    return ",".join(
+        part
+        for part in parts
+        # book.css says itself which of two pictures is shown
+        if mark.search(part) and not part.startswith("@") and ".only-" not in part
+    )
 
 
 def _without_unused_names(text: str) -> str:
