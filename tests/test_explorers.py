@@ -191,6 +191,7 @@ CHANGES = [
     (MultiscaleExplorer, {}, 'input[data-name="depth"]', "ArrowRight", "depth"),
     (MaskExplorer, {}, '[data-link="0,4,3"]', "Enter", "flips"),
     (CompletionExplorer, {}, '[data-ring="picture"]', " ", "pixels"),
+    (widgets.SplineExplorer, {}, '[data-handle="knot-3"]', "ArrowUp", "knots"),
 ]
 changes = pytest.mark.parametrize(
     ("explorer", "traits", "node", "key", "name"),

@@ -10,6 +10,7 @@ from flowlib.widgets import (
     LayersExplorer,
     MaskExplorer,
     MultiscaleExplorer,
+    SplineExplorer,
     WarpExplorer,
 )
 from tests import browser
@@ -217,6 +218,12 @@ def share(hand):
             hand.press(f'[data-rank="{i}"]')
 
 
+def three(hand):
+    for knot, share in ((1, 0.1), (3, 0.1), (2, 0.7)):  # gentle, gentle, and steep between them
+        hand.press(f'[data-knot="{knot}"]')
+        hand.slide("slope", share)
+
+
 TASKS = {
     "shear": (shear, WarpExplorer, {}),
     "hills": (hills, WarpExplorer, {"view": "line"}),
@@ -229,6 +236,7 @@ TASKS = {
     "cut": (cut, MaskExplorer, {}),
     "far": (far, CompletionExplorer, {}),
     "ticks": (share, InversionExplorer, {}),
+    "three": (three, SplineExplorer, {}),
 }
 
 

@@ -8,6 +8,7 @@ from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
 from flowlib.widgets.mask import MaskExplorer
 from flowlib.widgets.multiscale import MultiscaleExplorer
+from flowlib.widgets.spline import SplineExplorer
 from flowlib.widgets.warp import WarpExplorer
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "LayersExplorer",
     "MaskExplorer",
     "MultiscaleExplorer",
+    "SplineExplorer",
     "WarpExplorer",
 ]

@@ -68,7 +68,7 @@ class WarpExplorer(Explorer):
         WarpExplorer(view='bend', bend=[0.6, 0.5], centre=[0.8, 0.9], side=0.1)
     """
 
-    script = "warp.js"
+    script, shared = "warp.js", ("line.js",)
     view = traitlets.Enum(["line", "matrix", "bend"], default_value="matrix").tag(sync=True)
     knots = Numbers([-2.6, -2.0, -1.4, -0.6, 0.8, 1.8, 2.3], shape=(7,)).tag(sync=True)
     probe = Number(0.2, low=-3, high=3).tag(sync=True)
