@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from flowlib.arguments import (
     as_count,
     as_ints,
+    as_number,
     as_sample_shape,
     require_context,
     require_event,
@@ -169,6 +170,8 @@ class MADE(Structured):
         direct: whether the inputs are also linked to the outputs directly.
         n_masks: how many sets of masks the weights have, each with an ordering and degrees of its
             own. More than one needs a random order or random degrees.
+        gain: how many times larger than in :class:`MaskedLinear` the hidden layers' weights start.
+            With a large one, what an output says bends often over the range of an input.
         generator: of random orderings and degrees.
 
     Attributes:
@@ -209,6 +212,7 @@ class MADE(Structured):
         activation: Callable[[], nn.Module] = nn.ReLU,
         direct: bool = False,
         n_masks: int = 1,
+        gain: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -232,18 +236,22 @@ class MADE(Structured):
                 f"MADE: the {n_masks} sets of masks are all equal; expected a random order or "
                 "random degrees"
             )
-        self._make_layers(wirings, direct)
+        self._make_layers(wirings, direct, as_number("MADE", "gain", gain))
         self.activation = activation()
         self.register_structure(wiring=wiring)
         if not direct:
             cut = torch.stack([cut_pairs(*parts) for parts in wirings]).any(0)
             _warn_of_cuts(cut, widths, int(wiring[:, :dim].max()))
 
-    def _make_layers(self, wirings: list[list[Tensor]], direct: bool) -> None:
+    @torch.no_grad()
+    def _make_layers(self, wirings: list[list[Tensor]], direct: bool, gain: float) -> None:
         per, size = self.outputs_per_dim, self.outputs_per_dim * self.dim
         *inside, last = zip(*(self._masks(*parts) for parts in wirings), strict=True)
         n_blocks = 4 * per  # the outputs of a rank are far apart
         self.layers = nn.ModuleList(MaskedLinear(_one_or_all(masks)) for masks in inside)
+        if gain != 1:
+            for weights in self.layers.parameters():
+                weights.mul_(gain)
         self.layers.append(MaskedLinear(_one_or_all(last), n_blocks=n_blocks))
         self.direct = self.context = self.context_out = None
         if direct:

@@ -26,8 +26,10 @@ class _ChannelAffine(Elementwise):
         self.log_scale = nn.Parameter(torch.zeros(self.channels))
 
     def _log_det(self, log_slope: Tensor, x: Tensor) -> Tensor:
-        n_pixels = math.prod(x.shape[2:])
-        return (n_pixels * log_slope.sum()).expand(x.shape[0])
+        total = log_slope.sum()
+        if x.dim() > 2:
+            total = math.prod(x.shape[2:]) * total
+        return total.expand(x.shape[0])
 
     def _has_deviations(self, x: Tensor) -> bool:
         """Whether there is more than one value for each channel."""
@@ -84,8 +86,8 @@ class ActNorm(_ChannelAffine):
         self.register_buffer("latent_unit", torch.ones(self.channels))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        offset = torch.addcmul(self.latent_loc, self.shift, self.latent_unit)
-        z = torch.addcmul(offset, x - self.loc, self.log_scale.exp())
+        offset = self.shift * self.latent_unit + self.latent_loc
+        z = (x - self.loc) * self.log_scale.exp() + offset
         return z, self._log_det(self.log_scale, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,7 @@ class Affine(Transformer):
 
     def forward(self, x: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._read(params, at)
-        return torch.addcmul(shift, x, log_scale.exp()), log_scale
+        return x * log_scale.exp() + shift, log_scale  # addcmul has a slower gradient
 
     def inverse(self, z: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._read(params, at)
@@ -136,12 +136,12 @@ class Affine(Transformer):
             )
         low, width = (self._bound(bound, raw.dim(), at) for bound in (self.low, self.width))
         # the sigmoid is on a CPU five times as fast as tanh
-        return torch.addcmul(low, width, raw.sigmoid()), shift
+        return raw.sigmoid() * width + low, shift
 
     def _bound(self, bound: Tensor, dims: int, at: Tensor | None) -> Tensor:
         """Of these coordinates, as ``(k, 1, 1)`` for images."""
         bound = bound if at is None else bound.index_select(0, at)
-        return bound.reshape(bound.shape + (1,) * (dims - 2))
+        return bound if dims == 2 else bound.reshape(bound.shape + (1,) * (dims - 2))
 
 
 class Gate(Transformer):

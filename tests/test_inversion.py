@@ -32,7 +32,7 @@ LOOK = """(e) => ({
 def links(layer):
     """How many weights of the layer's network are not masked."""
     made = layer.made
-    return int(sum(m.mask.sum() for m in (*made.layers, made.direct)))
+    return int(sum(m.mask.sum() for m in filter(None, (*made.layers, made.direct))))
 
 
 def costs(explorer):

@@ -288,6 +288,18 @@ def test_it_starts_at_zero_and_learns_from_there():
     assert (bare(x, c) == 0).all()
 
 
+def test_a_gain_makes_the_hidden_layers_start_larger_and_nothing_else():
+    torch.manual_seed(0)
+    one = MADE(5, (16, 16), context_dim=1, direct=True)
+    torch.manual_seed(0)
+    three = MADE(5, (16, 16), context_dim=1, direct=True, gain=3.0)
+    for name, weights in three.state_dict().items():
+        scaled = name.startswith(("layers.0.", "layers.1.")) and not name.endswith("mask")
+        torch.testing.assert_close(weights, (3 if scaled else 1) * one.state_dict()[name])
+    with pytest.raises(ValueError, match="positive, finite gain, got 0"):
+        MADE(5, gain=0)
+
+
 def test_each_unit_is_computed_once():
     """In drawing, the activation sees as many numbers as there are units."""
     seen = []

@@ -21,7 +21,7 @@ function compact(ranks) {
   return ranks.map((rank) => taken.indexOf(rank) + 1);
 }
 
-// --- the networks: flowlib's MADE with one hidden layer and direct links, and its Affine ---------
+// --- the networks: flowlib's MADE with one hidden layer, and its Affine --------------------------
 
 function networkOf(weights, ranks) {
   const { w1, b1, w2, b2, direct, low, width } = weights;
@@ -30,7 +30,8 @@ function networkOf(weights, ranks) {
   const degrees = cyclicDegrees(b1.length, most - 1, Math.min(most - 1, 1));
   const inside = degrees.map((m) => range(dim).filter((j) => m >= ranks[j]));
   const last = ranks.map((rank) => range(degrees.length).filter((k) => rank > degrees[k]));
-  const across = ranks.map((rank) => range(dim).filter((j) => rank > ranks[j]));
+  const before = ranks.map((rank) => range(dim).filter((j) => rank > ranks[j]));
+  const across = direct.length ? before : ranks.map(() => []); // the direct links, if there are any
   const dot = (row, values, of) => sumOf(of.map((j) => row[j] * values[j]));
   // Log-scale and shift of each coordinate, from the values of those before it.
   const params = (values) => {
@@ -45,7 +46,7 @@ function networkOf(weights, ranks) {
     sumOf(degrees.map((m, k) => (m === rank - 1 || (rank === 1 && m < 1) ? inside[k].length : 0))) +
     sumOf(ranks.map((other, i) => (other === rank ? 2 * (last[i].length + across[i].length) : 0)));
   const pass = sumOf(range(most, 1).map(cost));
-  return { dim, ranks, degrees, most, inside, last, across, there, back, cost, pass };
+  return { dim, ranks, degrees, most, inside, last, before, across, there, back, cost, pass };
 }
 
 // What a layer has after 0, 1, ... passes: the values, which of them are final, which are known to be.
@@ -121,7 +122,7 @@ function tell(s, run, tick) {
   const l = here.layer;
   const [from, to] = s.judge ? [l, l + 1] : [l + 1, l];
   const net = run.nets[l];
-  const before = net.across[i];
+  const before = net.before[i];
   const who = run.flow.toUpperCase();
   const own = named(s, from, i);
   if (!run.slow) {
@@ -149,7 +150,7 @@ function story(s, runs, tick) {
 function judgeTask(s, runs) {
   const slow = runs.find((run) => run.slow);
   const net = slow.nets[0];
-  const linked = sumOf(net.across.map((before) => before.length));
+  const linked = sumOf(net.before.map((before) => before.length));
   const [goal, enough] = [goalOf(net.dim) * s.layers, enoughOf(net.dim)];
   if (linked < enough) return [false, `Only ${linked} of ${paired(net.dim)} pairs are linked: that network knows less.`];
   if (slow.needed > goal) return [false, `It takes ${slow.needed} ticks.`];

@@ -262,7 +262,7 @@ def _weights(layer: Autoregressive) -> dict[str, Any]:
     fits = (
         2 <= made.dim <= MOST_DIMS and not made.context_dim and len(made.widths) == 1
         and made.widths[0] <= MOST_UNITS and isinstance(layer.transformer, Affine)
-        and isinstance(made.activation, Hardtanh) and made.direct is not None
+        and isinstance(made.activation, Hardtanh)
     )  # fmt: skip
     if not fits:
         raise ValueError(
@@ -273,15 +273,20 @@ def _weights(layer: Autoregressive) -> dict[str, Any]:
         )
     state = layer.state_dict()
     return {
-        name: state[key].double().round(decimals=PLACES).tolist() for name, key in ARRAYS.items()
+        name: state[key].double().round(decimals=PLACES).tolist() if key in state else []
+        for name, key in ARRAYS.items()
     }
 
 
 def _rebuilt(weights: dict[str, Any], ranks: Tensor) -> Autoregressive:
     dim, hidden = len(weights["low"]), len(weights["b1"])
-    made = MADE(dim, hidden, outputs_per_dim=2, order=ranks, activation=Hardtanh, direct=True)
+    made = MADE(
+        dim, hidden, outputs_per_dim=2, order=ranks, activation=Hardtanh,
+        direct=bool(weights["direct"]),
+    )  # fmt: skip
     layer = Autoregressive(made, Affine(dim)).double().requires_grad_(False)
     state = layer.state_dict()
     for name, key in ARRAYS.items():
-        state[key].copy_(torch.tensor(weights[name], dtype=torch.float64))
+        if key in state:
+            state[key].copy_(torch.tensor(weights[name], dtype=torch.float64))
     return layer
