@@ -103,6 +103,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/speed.py benchmarks/results/speed.json
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
 	$(BENCH)/bin/python benchmarks/made.py benchmarks/results/made.json
+	$(BENCH)/bin/python benchmarks/maf.py benchmarks/results/maf.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json

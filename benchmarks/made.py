@@ -119,16 +119,18 @@ def drawing(dim: int, width: int) -> dict[str, Callable[[], torch.Tensor]]:
     return {"flowlib": ours, "passes": passes}
 
 
-def compare(works: dict[str, Callable], base: str, rounds: int) -> dict[str, tuple]:
+def compare(
+    works: dict[str, Callable], base: str, rounds: int, device: str = "cpu"
+) -> dict[str, tuple]:
     """Each work's time over that of ``base``, round by round: median and interval."""
     for work in works.values():
-        turn(work, 2, "cpu")
-    times = {name: max(1, round(TURN / turn(work, 2, "cpu"))) for name, work in works.items()}
+        turn(work, 2, device)
+    times = {name: max(1, round(TURN / turn(work, 2, device))) for name, work in works.items()}
     spent = {name: [] for name in works}
     order = list(works)
     for i in range(rounds):
         for name in order[i % len(order) :] + order[: i % len(order)]:
-            spent[name].append(turn(works[name], times[name], "cpu"))
+            spent[name].append(turn(works[name], times[name], device))
     return {
         name: interval([a / b for a, b in zip(spent[name], spent[base], strict=True)])
         for name in works

@@ -10,6 +10,7 @@ in between. The spline flow is zuko's, which is autoregressive.
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import torch
 from torch import nn
@@ -96,10 +97,43 @@ class Nflows(nn.Module):
 # --- MAF ------------------------------------------------------------------------------------
 
 
-def flowlib_maf(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
-    from flowlib import MAF
+def maf(dim: int, layers: int, hidden: tuple[int, ...], inverter: str = "default") -> nn.Module:
+    return _autoregressive("MAF", dim, layers, hidden, inverter)
 
-    return MAF(dim, n_layers=layers, hidden=hidden)
+
+def iaf(dim: int, layers: int, hidden: tuple[int, ...], inverter: str = "default") -> nn.Module:
+    return _autoregressive("IAF", dim, layers, hidden, inverter)
+
+
+def _autoregressive(name, dim, layers, hidden, inverter):
+    import flowlib
+
+    way = None if inverter == "default" else getattr(flowlib, inverter)()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 64 units have not each degree to 783
+        return getattr(flowlib, name)(dim, n_layers=layers, hidden=hidden, inverter=way)
+
+
+def unmasked(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Our MAF with plain layers in the place of the masked ones: what masks cost."""
+    from flowlib import MADE
+
+    class Plain(nn.Linear):
+        def forward(self, x, which=0):
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    def plain(layer):
+        outputs, inputs = layer.weight.shape
+        return Plain(inputs, outputs, layer.bias is not None)
+
+    flow = maf(dim, layers, hidden)
+    for made in flow.modules():
+        if isinstance(made, MADE):
+            for k, layer in enumerate(made.layers):
+                made.layers[k] = plain(layer)
+            if made.direct is not None:
+                made.direct = plain(made.direct)
+    return flow
 
 
 class ZukoMAF(Zuko):
@@ -153,9 +187,34 @@ class NormflowsMAF(Normflows):
         self.flow = nf.NormalizingFlow(base, flows)
 
 
+class NflowsIAF(NflowsMAF):
+    def __init__(self, dim, layers, hidden):
+        super().__init__(dim, layers, hidden)
+        from nflows.flows.base import Flow
+        from nflows.transforms.base import InverseTransform
+
+        self.flow = Flow(InverseTransform(self.flow._transform), self.flow._distribution)
+
+    def rsample_and_log_prob(self, n):
+        return self.flow.sample_and_log_prob(n)
+
+
+class NormflowsIAF(NormflowsMAF):
+    def __init__(self, dim, layers, hidden):
+        super().__init__(dim, layers, hidden)
+        import normflows as nf
+
+        flows = [f.flow if isinstance(f, nf.flows.Reverse) else f for f in self.flow.flows]
+        self.flow = nf.NormalizingFlow(self.flow.q0, flows)
+
+    def rsample_and_log_prob(self, n):
+        return self.flow.sample(n)
+
+
 REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
 MAF = {
-    "flowlib": flowlib_maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,
+    "flowlib": maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,
     "zuko splines": ZukoNSF,
 }  # fmt: skip
+IAF = {"nflows": NflowsIAF, "normflows": NormflowsIAF}  # zuko's learns by its draws in D passes
 FAMILIES = {"realnvp": REALNVP, "maf": MAF}

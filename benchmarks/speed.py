@@ -1,6 +1,6 @@
-"""The speed of RealNVP or MAF in four libraries, on the same work, in one run.
+"""The speed of RealNVP in four libraries, on the same work, in one run.
 
-`python benchmarks/speed.py OUT.json [--family maf] [--rounds N]`. One thread, CPU time. In each
+`python benchmarks/speed.py OUT.json [--rounds N]`. One thread, CPU time. In each
 round every library has one short turn, so that what else the machine does hits all of them; what is
 reported is the ratio to the fastest peer, round by round, as its median with a 95 % interval. That
 peer is entered twice: its ratio to itself is the noise of the row. Where there is a GPU, it is
@@ -31,7 +31,8 @@ def works(
 ) -> dict[str, Callable]:
     """What is timed: a training step, the density of a batch, a batch of draws."""
     torch.manual_seed(0)
-    model = peers.FAMILIES[family][peer](dim, LAYERS, (width, width)).to(device)
+    make = peers.unmasked if peer == "unmasked" else peers.FAMILIES[family][peer]
+    model = make(dim, LAYERS, (width, width)).to(device)
     x = torch.randn(batch, dim, device=device)
     if hasattr(model, "initialize"):
         model.initialize(x)
@@ -69,9 +70,8 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
-def row(kind: str, dim: int, width: int, batch: int, device: str, rounds: int, family: str) -> dict:
-    names = [peer for peer in peers.FAMILIES[family] if peer in peers.REALNVP]
-    entries = {peer: works(peer, dim, width, batch, device, family)[kind] for peer in names}
+def row(kind: str, dim: int, width: int, batch: int, device: str, rounds: int) -> dict:
+    entries = {peer: works(peer, dim, width, batch, device)[kind] for peer in peers.REALNVP}
     for work in entries.values():
         turn(work, 3, device)
     times = max(1, round(TURN / turn(entries["flowlib"], 3, device)))
@@ -80,7 +80,7 @@ def row(kind: str, dim: int, width: int, batch: int, device: str, rounds: int, f
         for peer, work in entries.items()
     }
     fastest = min((seconds, peer) for peer, seconds in trial.items() if peer != "flowlib")[1]
-    entries["again"] = works(fastest, dim, width, batch, device, family)[kind]
+    entries["again"] = works(fastest, dim, width, batch, device)[kind]
     turn(entries["again"], 3, device)
     spent = {peer: [] for peer in entries}
     order = list(entries)
@@ -101,7 +101,6 @@ def row(kind: str, dim: int, width: int, batch: int, device: str, rounds: int, f
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--family", choices=peers.FAMILIES, default="realnvp")
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
     if arguments.rounds < 6:
@@ -112,7 +111,7 @@ def main() -> None:
         for kind, *shape in itertools.product(
             ("train", "log_prob", "sample"), DIMS, WIDTHS, BATCHES
         ):
-            rows.append(row(kind, *shape, device, arguments.rounds, arguments.family))
+            rows.append(row(kind, *shape, device, arguments.rounds))
             ratio, low, high = rows[-1]["ratios"]["flowlib"]
             noise = rows[-1]["ratios"]["again"]
             print(

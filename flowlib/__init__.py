@@ -7,6 +7,7 @@ from flowlib.autoregressive import (
     Incremental,
     Inverter,
     Jacobi,
+    Quickest,
     Sequential,
 )
 from flowlib.bases import (
@@ -103,6 +104,7 @@ __all__ = [
     "MaskedLinear",
     "MultivariateNormal",
     "Permutation",
+    "Quickest",
     "RealNVP",
     "Sequential",
     "Sigmoid",

@@ -124,11 +124,12 @@ class Affine(Transformer):
 
     def inverse(self, z: Tensor, params: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._read(params, at)
-        return (z - shift) * (-log_scale).exp(), -log_scale
+        log_scale = -log_scale
+        return (z - shift) * log_scale.exp(), log_scale
 
     def _read(self, params: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = params.chunk(2, dim=1)
-        count = self.dim if at is None else len(at)
+        count = self.dim if at is None else at.shape[0]
         if raw.shape[1] != count:
             raise ValueError(
                 f"Affine: expected 2 parameters for each of {count} coordinates, got "

@@ -198,8 +198,13 @@ def test_pairs_of_layers_have_an_order_and_its_reverse():
 
 
 def test_few_coordinates_are_undone_by_whole_passes():
-    assert repr(layer_of(2).inverter) == "Sequential()"
-    assert repr(layer_of(6).inverter) == "Incremental()"
+    way = layer_of(2).inverter
+    assert repr(way) == "Quickest()"
+    for dim, rows, chosen in (
+        (1, 1000, Sequential), (2, 200, Sequential), (3, 255, Sequential), (2, 256, Incremental),
+        (3, 1000, Incremental), (4, 1, Incremental), (64, 5, Incremental),
+    ):  # fmt: skip
+        assert isinstance(way.choose(dim, rows), chosen), (dim, rows)
     assert (repr(Jacobi()), repr(Jacobi(3))) == ("Jacobi()", "Jacobi(3)")
 
 
