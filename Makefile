@@ -106,6 +106,8 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/maf.py benchmarks/results/maf.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
+	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-parts.json --family parts
+	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/ours.json --family ours
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json
 	$(BENCH)/bin/python benchmarks/posterior.py benchmarks/results/posterior.json

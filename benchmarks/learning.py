@@ -19,7 +19,7 @@ import torch
 
 from flowlib import datasets
 
-LAYERS, HIDDEN = {"realnvp": 6, "maf": 5}, (64, 64)
+LAYERS, HIDDEN = {"realnvp": 6, "maf": 5, "parts": 5, "ours": 5}, (64, 64)
 TOYS = ("moons", "8gaussians", "checkerboard", "2spirals", "rings")
 SETS = (*TOYS, "digits", "breast_cancer", "wine")
 SECONDS = {**dict.fromkeys(TOYS, 5.0), "digits": 10.0, "breast_cancer": 3.0, "wine": 3.0}

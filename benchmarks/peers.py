@@ -9,6 +9,7 @@ in between. The spline flow is zuko's, which is autoregressive.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 
@@ -136,6 +137,40 @@ def unmasked(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
     return flow
 
 
+def splines(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
+    """Of splines three layers take the time that five affine ones do."""
+    from flowlib import MAF, Spline
+
+    return MAF(dim, n_layers=3, hidden=hidden, transformer=Spline)
+
+
+def changed(dim, layers, hidden, *, between=False, order="random", **changes) -> nn.Module:
+    """Our MAF with one of its parts left out or another in its place."""
+    from flowlib import MADE, MAF, ActNorm, Autoregressive, Compose, Hardtanh
+    from flowlib.autoregressive import FEW, _gain
+
+    flow = MAF(dim, n_layers=layers, hidden=hidden, order=order)
+    own = {"activation": Hardtanh, "direct": dim > FEW, "gain": _gain(dim)}
+    steps = []
+    for step in flow.bijection:
+        if isinstance(step, Autoregressive):
+            made = MADE(dim, hidden, outputs_per_dim=2, order=step.ranks, **(own | changes))
+            step = Autoregressive(made, step.transformer)
+        steps += [step, ActNorm(dim)] if between and len(steps) else [step]
+    flow.bijection = Compose(steps)
+    return flow
+
+
+PARTS = {
+    "as it is": changed,
+    "no direct links": functools.partial(changed, direct=False),
+    "natural orders": functools.partial(changed, order="natural"),
+    "ReLUs": functools.partial(changed, activation=nn.ReLU),
+    "the usual start": functools.partial(changed, gain=1.0),
+    "ActNorm after each layer": functools.partial(changed, between=True),
+}
+
+
 class ZukoMAF(Zuko):
     ready = "MAF"
 
@@ -214,7 +249,12 @@ class NormflowsIAF(NormflowsMAF):
 REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
 MAF = {
     "flowlib": maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,
-    "zuko splines": ZukoNSF,
+    "flowlib splines": splines, "zuko splines": ZukoNSF,
 }  # fmt: skip
 IAF = {"nflows": NflowsIAF, "normflows": NormflowsIAF}  # zuko's learns by its draws in D passes
-FAMILIES = {"realnvp": REALNVP, "maf": MAF}
+# what the chapters have, one beside the other
+OURS = {
+    "RealNVP": lambda dim, layers, hidden: flowlib(dim, layers + 1, hidden),
+    "MAF": maf, "MAF with splines": splines,
+}  # fmt: skip
+FAMILIES = {"realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS}

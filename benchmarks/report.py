@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "book" / "benchmarks.inc"
 PEERS = ("zuko", "nflows", "normflows")
 WORKS = {"train": "A training step", "log_prob": "The density of a batch", "sample": "Drawing"}
+SHAPES_IN_THE_PLANE = ("moons", "8gaussians", "checkerboard", "2spirals", "rings")
 LABELS = {"breast_cancer": "breast cancer", "digits": "digits, bits/dim"}
 
 
@@ -158,6 +159,97 @@ def drawn() -> str:
     )
 
 
+def maf(kind: str, device: str = "cpu") -> list[dict]:
+    """The rows of one kind."""
+    return [row for row in read("maf") if (row["kind"], row["device"]) == (kind, device)]
+
+
+def between(interval: list[float]) -> str:
+    """A ratio and its interval."""
+    middle, low, high = interval
+    return f"{middle:.2f}<br>({low:.2f} to {high:.2f})"
+
+
+def maf_steps() -> str:
+    """A training step of MAF as ratios to the fastest peer's, and to the flow without masks."""
+    rows = []
+    for row in maf("train"):
+        ratios = row["ratios"]
+        rows.append(
+            [
+                f"{row['dim']}, 2 × {row['width']}, {row['rows']}",
+                f"**{ratios['flowlib'][0]:.2f}**" + between(ratios["flowlib"])[4:],
+                *(f"{ratios[peer][0]:.2f}" for peer in PEERS),
+                f"{ratios['again'][1]:.2f} to {ratios['again'][2]:.2f}",
+                between(row["of_unmasked"]),
+            ]
+        )
+    return table(["D, widths, batch", "flowlib", *PEERS, "noise", "flowlib to no masks"], rows)
+
+
+def times(kind: str, peers: tuple[str, ...]) -> str:
+    """How many times as long others take as flowlib."""
+    rows = [
+        [
+            f"{row['dim']}, 2 × {row['width']}, {row['rows']}",
+            *(between(row["ratios"][peer]) for peer in peers),
+        ]
+        for row in maf(kind)
+    ]
+    names = ["D full passes" if peer == "passes" else peer for peer in peers]
+    return table(["D, widths, rows", *names], rows)
+
+
+def maf_memory() -> str:
+    """Megabytes at the peak of a training."""
+    names = ("flowlib", *PEERS, "unmasked")
+    rows = [
+        [
+            f"{row['dim']}, 2 × {row['width']}, {row['rows']}",
+            *(f"{row['megabytes'][name]:.1f}" for name in names),
+        ]
+        for row in maf("memory")
+    ]
+    return table(["D, widths, batch", *names[:-1], "no masks"], rows)
+
+
+def jacobi() -> str:
+    """Of trained flows the passes that Jacobi's way takes, and the time of each way."""
+    rows = []
+    for row in maf("trained"):
+        passes = ", ".join(map(str, row["jacobi_passes"]))
+        spent = (f"{row['of_passes'][way][0]:.2f}" for way in ("incremental", "jacobi"))
+        rows.append([LABELS.get(row["set"], row["set"]).split(",")[0], str(row["dim"]), passes,
+                     *spent])  # fmt: skip
+    return table(["set", "D", "passes, layer by layer", "one by one", "all at once"], rows)
+
+
+def parts() -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Of each set what each change of MAF costs, paired seed by seed."""
+    return {
+        name: {part: paired(nll[part], nll["as it is"]) for part in nll if part != "as it is"}
+        for name, nll in learned("maf-parts").items()
+    }
+
+
+def worth() -> str:
+    """What MAF's parts are worth on each set."""
+    found, rows = parts(), []
+    names = list(next(iter(found.values())))
+    for name, costs in found.items():
+        # of two coordinates there are no direct links, and the orders are the natural one's
+        gone = (SHAPES_IN_THE_PLANE, ("no direct links", "natural orders"))
+        cells = [
+            "–" if name in gone[0] and part in gone[1] else
+            f"{costs[part][0]:+.2f}<br>({costs[part][1]:+.2f} to {costs[part][2]:+.2f})".replace(
+                "-", "−"
+            )
+            for part in names
+        ]  # fmt: skip
+        rows.append([LABELS.get(name, name), *cells])
+    return table(["set", *names], rows)
+
+
 def posteriors() -> str:
     """The bound of the two guesses for each start, and what they leave to log p(x)."""
     rows = []
@@ -172,54 +264,80 @@ def posteriors() -> str:
 
 
 def page() -> str:
-    parts = []
+    shown = []
     for device in dict.fromkeys(row["device"] for row in read("speed")):
         for kind, title in WORKS.items():
             where = "" if device == "cpu" else ", on a GPU"
-            parts.append(f"### {title}{where}\n\n{speed(kind, device)}")
-    parts.append(f"## Memory\n\nMegabytes at the peak of a training.\n\n{memory()}")
-    parts.append(
+            shown.append(f"### {title}{where}\n\n{speed(kind, device)}")
+    shown.append(f"## Memory\n\nMegabytes at the peak of a training.\n\n{memory()}")
+    shown.append(
         "## What is learnt\n\nHeld-out negative log-likelihood in nats, less is better, of RealNVP "
         "after the same seconds of one processor for every library: five on a shape in the plane, "
         "ten on the digits, three on a table. Means of five seeds; the last column is paired seed "
         f"by seed, with a 95 % interval.\n\n{learning()}"
     )
-    parts.append(
+    shown.append(
         "## Beside methods that are no flows\n\nThe same held-out data. Kernels and mixture learn "
         "from 10,000 points of a shape, a flow from fresh ones in every step. The kernels' width "
         "and the number of Gaussians in the mixture are chosen on a validation part. On most of "
         "these sets a mixture wins; [chapter 2](../chapters/02-realnvp.ipynb) says why.\n\n"
         f"{beside()}"
     )
-    parts.append(
+    shown.append(
         "## Pictures as pictures\n\nBits per dimension of the digits' test part after a full "
         "training, less is better; a Gaussian has 2.47 and the best mixture 2.27. "
         "[Chapter 2](../chapters/02-realnvp.ipynb) shows how.\n\n"
         f"{pictures()}"
     )
-    parts.append(
+    shown.append(
         "## MADE\n\nA training step of one masked network on binary vectors, as a "
         "ratio to the fastest peer. All libraries have the same layers. The last column is the "
         "ratio of `flowlib` to the same network without masks.\n\n"
         f"{masked()}\n{drawn()}"
     )
-    parts.append(
-        "## MAF\n\nHeld-out negative log-likelihood in nats of five autoregressive layers, under "
-        "the same rules as RealNVP's above. On the digits and on breast cancer `flowlib`'s "
-        "defaults are ahead: units that saturate, bounded log-scales, links from the inputs to the "
-        "outputs, orders that change. On shapes in the plane they are level with the others or a "
-        "little behind, for a step takes longer. zuko's spline flow, whose curves have more knots "
-        "than a line has, is the best on shapes; `MAF(2, transformer=Spline)` is its like.\n\n"
-        f"{learning('maf-learning', ('zuko splines',))}"
+    shown.append(
+        "## MAF\n\nA training step of five autoregressive layers, as a ratio to the fastest peer; "
+        "the last column is the ratio to the same flow without masks. From four coordinates on "
+        "`flowlib` has links from the inputs to the outputs, which the others have not: they are "
+        "most of what is above 1, and the section after next says what they are worth.\n\n"
+        f"{maf_steps()}"
     )
-    parts.append(
+    shown.append(
+        "### Draws\n\nHow many times as long others take for the same number of draws: `flowlib` "
+        "itself by as many full passes as there are coordinates, and the other libraries.\n\n"
+        f"{times('sample', ('passes', *PEERS))}\n"
+        "On flows that were trained on data for 500 steps, how many passes it takes to compute all "
+        "coordinates at once until no bit changes, and both ways' time as a share of that of D "
+        f"full passes.\n\n{jacobi()}"
+    )
+    shown.append("### Memory of MAF\n\nMegabytes at the peak of a training.\n\n" + maf_memory())
+    shown.append(
+        "### What MAF learns\n\nHeld-out negative log-likelihood in nats of five autoregressive "
+        "layers, under the same rules as RealNVP's above. The two columns of splines are "
+        "`MAF(D, 3, transformer=Spline)` and zuko's spline flow of five layers.\n\n"
+        f"{learning('maf-learning', ('flowlib splines', 'zuko splines'))}"
+    )
+    shown.append(
+        "### What its parts are worth\n\nBy how many nats (of the digits, bits) the held-out "
+        "figure grows when one part is changed: no links from the inputs to the outputs, natural "
+        "orders, ReLUs instead of units that saturate, weights that start as usual, and an "
+        "`ActNorm` after each layer instead of one in front. Means of five seeds, paired, with a "
+        f"95 % interval.\n\n{worth()}"
+    )
+    shown.append(
+        "## IAF\n\nThe same comparison of the density of points that it has not drawn, and of a "
+        "training step by its own draws. zuko has no flow that draws in one pass.\n\n"
+        f"{times('judge', ('passes', 'nflows', 'normflows'))}\n"
+        f"{times('imitate', ('nflows', 'normflows'))}"
+    )
+    shown.append(
         "## IAF as a posterior\n\nThe autoencoder of [chapter 4](../chapters/04-maf-iaf.ipynb) "
         "from three starts: the lower bound on the log-likelihood of the test digits in nats, with "
         "a bell for each hidden number and with an IAF of four layers on the same decoder. *Left* "
         "is what a "
         f"bound by 200 weighted draws is above it.\n\n{posteriors()}"
     )
-    return "\n".join(parts)
+    return "\n".join(shown)
 
 
 if __name__ == "__main__":
