@@ -147,14 +147,15 @@ def splines(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
 def changed(dim, layers, hidden, *, between=False, order="random", **changes) -> nn.Module:
     """Our MAF with one of its parts left out or another in its place."""
     from flowlib import MADE, MAF, ActNorm, Autoregressive, Compose, Hardtanh
-    from flowlib.autoregressive import FEW, _gain
+    from flowlib.autoregressive import _gain, _is_direct
 
     flow = MAF(dim, n_layers=layers, hidden=hidden, order=order)
-    own = {"activation": Hardtanh, "direct": dim > FEW, "gain": _gain(dim)}
+    own = {"activation": Hardtanh, "gain": _gain(dim)}
     steps = []
-    for step in flow.bijection:
+    for k, step in enumerate(flow.bijection, -1):
         if isinstance(step, Autoregressive):
-            made = MADE(dim, hidden, outputs_per_dim=2, order=step.ranks, **(own | changes))
+            options = {**own, "direct": _is_direct(dim, k), **changes}
+            made = MADE(dim, hidden, outputs_per_dim=2, order=step.ranks, **options)
             step = Autoregressive(made, step.transformer)
         steps += [step, ActNorm(dim)] if between and len(steps) else [step]
     flow.bijection = Compose(steps)
@@ -164,6 +165,7 @@ def changed(dim, layers, hidden, *, between=False, order="random", **changes) ->
 PARTS = {
     "as it is": changed,
     "no direct links": functools.partial(changed, direct=False),
+    "direct links everywhere": functools.partial(changed, direct=True),
     "natural orders": functools.partial(changed, order="natural"),
     "ReLUs": functools.partial(changed, activation=nn.ReLU),
     "the usual start": functools.partial(changed, gain=1.0),

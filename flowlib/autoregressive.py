@@ -286,7 +286,8 @@ class _AutoregressiveFlow(Flow):
         (dim,) = shape
         context_dim = as_count(where, "context_dim", context_dim, 0)
         layers: list[Bijection] = []
-        for ranks in _orders(dim, as_count(where, "n_layers", n_layers, 1), order, generator):
+        n_layers = as_count(where, "n_layers", n_layers, 1)
+        for k, ranks in enumerate(_orders(dim, n_layers, order, generator)):
             move = transformer(dim)
             made = MADE(
                 dim,
@@ -295,7 +296,7 @@ class _AutoregressiveFlow(Flow):
                 context_dim=context_dim,
                 order=ranks,
                 activation=functools.partial(Hardtanh, inplace=True),  # nothing else reads them
-                direct=dim > FEW,  # of a few, hidden units do as well, in less time
+                direct=_is_direct(dim, k),
                 gain=_gain(dim),
             )
             layers.append(self._directed(Autoregressive(made, move, inverter)))
@@ -317,7 +318,8 @@ class MAF(_AutoregressiveFlow):
     Layers come in pairs of opposite orders: of two coordinates there are no others, and of more
     each pair has a random one and its reverse. The :class:`ActNorm` in front starts where the data
     are. The networks have saturating units, so that far from the data they say what they say at
-    their edge; of more than three coordinates, links from the inputs to the outputs as well.
+    their edge. Of more than three coordinates, the networks of the first pair also have links from
+    the inputs to the outputs.
 
     Args:
         event_shape: the number of coordinates.
@@ -377,6 +379,16 @@ class IAF(_AutoregressiveFlow):
     @staticmethod
     def _directed(layer: Autoregressive) -> Bijection:
         return Inverse(layer)
+
+
+def _is_direct(dim: int, k: int) -> bool:
+    """Whether layer ``k`` has direct links.
+
+    Hidden units alone are slow to find that columns nearly repeat one another. The first pair of
+    layers can say it in both directions; in the others the links cost more time than they save.
+    Of up to three coordinates they are not worth theirs at all.
+    """
+    return dim > FEW and k < 2
 
 
 def _gain(dim: int) -> float:

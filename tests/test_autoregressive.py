@@ -197,6 +197,26 @@ def test_pairs_of_layers_have_an_order_and_its_reverse():
     assert all(torch.equal(a, b) for a, b in zip(orders(one), orders(two), strict=True))
 
 
+def test_the_first_pair_of_more_than_three_coordinates_has_direct_links():
+    def links(flow):
+        return [m.made.direct is not None for m in flow.modules() if isinstance(m, Autoregressive)]
+
+    assert links(MAF(4, 4)) == links(IAF(4, 4)) == [True, True, False, False]
+    assert links(MAF(3, 4)) == [False] * 4
+
+
+def test_the_fewer_coordinates_the_larger_the_weights_start():
+    def gain(dim):
+        torch.manual_seed(0)
+        flow = MAF(dim, 1, 64, order="natural")
+        torch.manual_seed(0)
+        usual = MADE(dim, 64, outputs_per_dim=2, direct=True)
+        return (flow.bijection[1].made.layers[0].weight / usual.layers[0].weight).mean().item()
+
+    for dim, expected in ((2, 3), (8, 3), (12, 2), (24, 1), (48, 0.5), (100, 1 / 3)):
+        assert gain(dim) == pytest.approx(expected, rel=1e-5), dim
+
+
 def test_few_coordinates_are_undone_by_whole_passes():
     way = layer_of(2).inverter
     assert repr(way) == "Quickest()"
