@@ -159,6 +159,16 @@ def drawn() -> str:
     )
 
 
+def running() -> str:
+    """The chapters' running table: what is no flow, the book's flows, and the truth."""
+    classics, rows = read("classics"), []
+    for name, nll in learned("ours").items():
+        means = (f"{statistics.mean(values):.2f}".replace("-", "−") for values in nll.values())
+        truth = f"{classics[name]['truth']:.2f}" if "truth" in classics[name] else "–"
+        rows.append([LABELS.get(name, name), f"{classics[name]['mixture']:.2f}", *means, truth])
+    return table(["set", "mixture", *nll, "truth"], rows)
+
+
 def maf(kind: str, device: str = "cpu") -> list[dict]:
     """The rows of one kind."""
     return [row for row in read("maf") if (row["kind"], row["device"]) == (kind, device)]

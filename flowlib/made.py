@@ -133,10 +133,15 @@ class MaskedLinear(nn.Linear, Structured):
         self.register_structure(mask=mask)
 
     def prepare(self) -> None:
-        self.blocks = _Blocks.of(self.mask, self.n_blocks)
+        mask = self.mask
+        self.blocks = _Blocks.of(mask, self.n_blocks)
+        self.is_full = not mask.is_meta and bool(mask.all())
 
     def masked_weight(self, which: int = 0) -> Tensor:
         """The weights under one of the masks."""
+        # as between hidden layers of two coordinates; a mask that has changed is looked at anew
+        if self.is_full and self.is_prepared and self.is_full:
+            return self.weight
         mask = self.mask
         return self.weight * (mask if mask.dim() == 2 else mask[which])
 

@@ -1,5 +1,6 @@
 """The measured results that the book prints, and what was promised of them."""
 
+import itertools
 import statistics
 import sys
 
@@ -101,3 +102,70 @@ def test_the_chapter_quotes_the_results():
     assert "on seven of the eight sets the mixture is ahead" in chapter
     ours, theirs = means["breast_cancer"], classics["breast_cancer"]["mixture"]
     assert f"has {ours:.1f} nats and the mixture {theirs:.1f}" in chapter
+
+
+# --- MAF and IAF ----------------------------------------------------------------------------
+
+
+def test_maf_was_measured_in_every_shape():
+    shapes = {kind: [(r["dim"], r["width"], r["rows"]) for r in report.maf(kind)]
+              for kind in ("train", "sample", "judge", "imitate", "memory")}  # fmt: skip
+    assert set(shapes["train"]) == set(
+        itertools.product((2, 6, 21, 63, 784), (64, 512), (256, 1024))
+    )
+    assert shapes["sample"] == [
+        (2, 64, 1000), (6, 64, 1000), (63, 64, 1000), (63, 512, 200), (784, 512, 16)
+    ]  # fmt: skip
+    assert shapes["judge"] == shapes["imitate"] == shapes["sample"][:3]
+    assert [row["set"] for row in report.maf("trained")] == [
+        "moons", "wine", "breast_cancer", "digits"
+    ]  # fmt: skip
+    names = ("maf-learning", "maf-parts", "ours")
+    for name, seeds in zip(names, (5, 3, 5), strict=True):
+        found = report.learned(name)
+        assert len(found) == 8
+        assert all(len(values) == seeds for of in found.values() for values in of.values())
+
+
+def test_maf_is_no_slower_than_peers_where_networks_are_wide_and_little_where_narrow():
+    for row in report.maf("train"):
+        wide = row["width"] == 512 and row["dim"] < 784
+        # direct links of 784 numbers are as many weights as all others
+        most = 1.03 if wide else 1.3 if row["dim"] < 784 else 1.6
+        assert row["ratios"]["flowlib"][1] < most, row
+        if wide:
+            assert row["of_unmasked"][1] <= 1.02, row
+
+
+def test_maf_draws_in_far_less_than_a_pass_for_each_coordinate():
+    least = {(63, 64): 5, (63, 512): 10, (784, 512): 20}
+    for row in report.maf("sample"):
+        ratios = row["ratios"]
+        assert ratios["passes"][2] > least.get((row["dim"], row["width"]), 1), row
+        assert all(ratios[peer][2] > 1 for peer in report.PEERS), row
+    for row in report.maf("judge"):
+        assert all(row["ratios"][peer][2] > 1 for peer in ("passes", "nflows", "normflows")), row
+    for row in report.maf("trained"):
+        assert max(row["jacobi_passes"]) <= max(2, row["dim"] - 2), row
+
+
+def test_maf_is_no_hungrier_than_the_leanest_peer():
+    for row in report.maf("memory"):
+        megabytes = row["megabytes"]
+        least = min(megabytes[peer] for peer in report.PEERS)
+        assert megabytes["flowlib"] <= 1.05 * least, row
+
+
+def test_maf_learns_no_worse_than_the_best_peer_and_better_on_four_sets():
+    better = 0
+    for name, nll in report.learned("maf-learning").items():
+        _, low, high = report.paired(nll["flowlib"], nll[report.best_peer(nll)])
+        assert low <= 0, name
+        better += high < 0
+    assert better >= 4
+
+
+def test_chapter_4_has_the_running_table():
+    """Row by row: the mixture, the book's flows, the truth."""
+    chapter = (ROOT / "chapters" / "04-maf-iaf.md").read_text()
+    assert report.running() in chapter, report.running()

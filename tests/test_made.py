@@ -258,6 +258,22 @@ def test_wide_blocks_follow_a_mask_that_is_changed_in_place(monkeypatch):
     torch.testing.assert_close(two(x), one(x))
 
 
+def test_a_layer_that_masks_nothing_is_a_plain_one_until_it_gets_a_mask():
+    layer = MaskedLinear(torch.ones(3, 2))
+    assert layer.masked_weight() is layer.weight
+    x, other = torch.randn(5, 2), torch.tensor([[1.0, 0], [1, 1], [0, 0]])
+    expected = torch.nn.functional.linear(x, layer.weight * other, layer.bias)
+    called = torch.func.functional_call(layer, {"mask": other}, (x,))
+    torch.testing.assert_close(called, expected)
+    layer.load_state_dict({**layer.state_dict(), "mask": other})
+    torch.testing.assert_close(layer(x), expected)
+    layer.mask.fill_(1.0)
+    layer.load_state_dict(layer.state_dict())
+    assert layer.masked_weight() is layer.weight
+    layer.mask.zero_()  # in place, as averages of weights do
+    assert (layer.masked_weight() == 0).all()
+
+
 def test_cut_pairs_are_named():
     with pytest.warns(UserWarning, match=r"cut off output 2 from input 1.* \[2\] units .* 1 to 3"):
         MADE(4, (2,), degrees=[[2, 3]])

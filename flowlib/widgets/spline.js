@@ -5,7 +5,7 @@ const WORK = ["knots", "slopes", "probe"];
 const BOUND = 3; // where the curve ends; beyond it is the identity
 const GAP = 0.1; // no two knots come closer, in x or in z
 const SLOPES = [0.05, 8];
-const SLANT = 38; // pixels from a knot to the end of its tangent, of which one end is taken
+const SLANT = [26, 38]; // pixels from a knot to the end of its tangent, which is taken; less on a phone
 const CURVES = {
   identity: { knots: [[-2, -2], [-1, -1], [0, 0], [1, 1], [2, 2]], slopes: [1, 1, 1, 1, 1] },
   step: { knots: [[-1.6, -2], [-0.6, -1.6], [0, 0], [0.6, 1.6], [1.6, 2]], slopes: [0.4, 0.6, 5, 0.6, 0.4] },
@@ -95,8 +95,9 @@ function render({ model, el }) {
     const tangents = get("knots").map(() => it.add("path", line("var(--fl-ink)", 2, { "stroke-linecap": "round" })));
     const unit = it.at([0, 0])[1] - it.at([0, 1])[1]; // pixels of a z
     const wide = it.at([1, 0])[0] - it.at([0, 0])[0];
+    const slant = clamp(0.72 * wide, SLANT);
     const place = () => {
-      const [px, py] = tip(get("chosen"), SLANT);
+      const [px, py] = tip(get("chosen"), slant);
       const [ox, oy] = it.at([0, 0]);
       return [(px - ox) / wide, (oy - py) / unit];
     };
@@ -119,7 +120,7 @@ function render({ model, el }) {
     });
     const draw = () => {
       tangents.forEach((path, k) => {
-        const far = k === get("chosen") ? SLANT : 20;
+        const far = k === get("chosen") ? slant : 20;
         const [ends, width] = [[tip(k, -far), tip(k, far)], k === get("chosen") ? 2.4 : 1.4];
         put(path, { d: pixelPath(ends), "stroke-width": width, opacity: k === get("chosen") ? 1 : 0.55 });
       });
