@@ -25,6 +25,7 @@ from flowlib import (
     GaussianMixture,
     ImageRealNVP,
     Inverse,
+    IResNet,
     LeakyReLU,
     Logit,
     LULinear,
@@ -57,6 +58,8 @@ FLOWS = {
     "RealNVP(5), splines": lambda: RealNVP(5, 2, (8,), transformer=Spline),
     "MAF(3), splines": lambda: MAF(3, 2, (8,), transformer=Spline),
     "IAF(4), context": lambda: IAF(4, 2, (8,), context_dim=2),
+    "IResNet(2)": lambda: IResNet(2, 2, 8, lipschitz=0.6),
+    "IResNet(5)": lambda: IResNet(5, 3, (8, 8), lipschitz=0.6),
     "ImageRealNVP(1,4,4)": lambda: ImageRealNVP((1, 4, 4), 2, 3),
     "ImageRealNVP(2,4,4), context": lambda: ImageRealNVP((2, 4, 4), 1, 3, context_dim=2),
 }

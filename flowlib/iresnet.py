@@ -1,0 +1,773 @@
+r"""Invertible residual networks: ``z = x + g(x)``, where ``g`` never moves two points much.
+
+If ``g`` has a Lipschitz constant ``c < 1``, then ``x = z - g(x)`` has exactly one solution, and the
+iteration :math:`x \leftarrow z - g(x)` finds it from anywhere: the map can be undone although
+nobody has a formula for its inverse. Its Jacobian is full, and
+
+.. math:: \log\det(I + J) = \operatorname{tr}\log(I + J) =
+    \sum_{k=1}^\infty \frac{(-1)^{k+1}}{k} \operatorname{tr} J^k
+
+This is the code of chapter 5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowlib.arguments import as_count, as_event_shape, as_ints, as_number, seen
+from flowlib.bases import StandardNormal
+from flowlib.flow import Bijection, Compose, Flow
+from flowlib.normalization import ActNorm
+from flowlib.structure import changes
+
+__all__ = [
+    "ELU",
+    "Activation",
+    "Branch",
+    "ExactLogDet",
+    "FixedPoint",
+    "IResNet",
+    "Linearized",
+    "LipschitzLinear",
+    "LogDet",
+    "PowerSeries",
+    "ResidualBlock",
+    "Sine",
+    "Tanh",
+    "fixed_point",
+]
+
+
+def as_bound(where: str, lipschitz: Any) -> float:
+    """A Lipschitz bound between 0 and 1, both excluded, as Python's own number."""
+    bound = as_number(where, "lipschitz", lipschitz)
+    if bound >= 1:
+        raise ValueError(f"{where}: expected a lipschitz bound below 1, got {lipschitz!r}")
+    return bound
+
+
+# --- layers with a bound ----------------------------------------------------------------------
+
+NARROW = 8  # inputs or outputs, up to which the norm is exact in every step
+
+
+class LipschitzLinear(nn.Module):
+    """A linear layer that lengthens no vector by more than a factor.
+
+    Its weight is scaled down where its largest singular value exceeds the bound, and left alone
+    where it does not. In training, the singular value is that of power iteration from the vector of
+    the step before; of a layer with at most 8 inputs or outputs it is exact. Whenever it is frozen,
+    in evaluation and in a saved state, it is exact.
+
+    Args:
+        inputs: the number of inputs.
+        outputs: the number of outputs.
+        lipschitz: the bound.
+        n_steps: steps of power iteration for each call in training.
+
+    Raises:
+        ValueError: if a number is not positive.
+
+    Example:
+        >>> layer = LipschitzLinear(3, 4, lipschitz=0.5).eval()
+        >>> bool(torch.linalg.matrix_norm(layer.capped(), 2) < 0.5001)
+        True
+
+    Source: Gouk et al. (2021); Behrmann et al. (2019), section 2.1; Miyato et al. (2018) for the
+    power iteration.
+    """
+
+    right: Tensor  # the right singular vector of the largest value, as far as it is known
+
+    def __init__(
+        self, inputs: int, outputs: int, lipschitz: float = 1.0, *, n_steps: int = 1
+    ) -> None:
+        super().__init__()
+        where = "LipschitzLinear"
+        self.inputs = as_count(where, "inputs", inputs, 1)
+        self.outputs = as_count(where, "outputs", outputs, 1)
+        self.lipschitz = as_number(where, "lipschitz", lipschitz)
+        self.n_steps = as_count(where, "n_steps", n_steps, 1)
+        self.weight = nn.Parameter(torch.empty(self.outputs, self.inputs))
+        nn.init.orthogonal_(self.weight)
+        self.bias = nn.Parameter(torch.empty(self.outputs))
+        nn.init.uniform_(self.bias, -1 / math.sqrt(self.inputs), 1 / math.sqrt(self.inputs))
+        self.register_buffer("right", torch.full((self.inputs,), 1 / math.sqrt(self.inputs)))
+        self._seen_at: tuple[Tensor, int] | None = None  # of which weight, how often changed
+        self.register_state_dict_pre_hook(_freeze)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., inputs)`` to ``(..., outputs)``."""
+        return nn.functional.linear(x, self.capped(), self.bias)
+
+    def capped(self) -> Tensor:
+        """The weight within its bound, ``(outputs, inputs)``."""
+        capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
+        return capped
+
+    def norm(self) -> Tensor:
+        """The largest singular value, with its gradient; in training as far as it is known."""
+        if self.training:
+            narrow = min(self.inputs, self.outputs) <= NARROW
+            right = self._exact() if narrow else self._iterated(self.n_steps)
+        else:
+            right = self._frozen()
+        norm: Tensor = torch.linalg.vector_norm(self.weight @ right)
+        return norm
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Compute the singular vector exactly, and keep it until the weight changes."""
+        if self.weight.is_meta:
+            return
+        exact = self._exact()
+        found, length = (torch.linalg.vector_norm(self.weight @ v) for v in (self.right, exact))
+        if not found > length * (1 - 1e-7):  # else it is that of a saved state, to the last bit
+            self.right.copy_(exact)
+        self._seen_at = (self.weight, changes(self.weight))
+
+    def train(self, mode: bool = True) -> LipschitzLinear:
+        super().train(mode)
+        if not mode:
+            self.freeze()
+        return self
+
+    @torch.no_grad()
+    def _frozen(self) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.right
+        if seen(self.weight.sum()) is None:
+            return self._exact()
+        at = self._seen_at
+        if at is None or at[0] is not self.weight or at[1] != changes(self.weight):
+            self.freeze()
+        return self.right
+
+    @torch.no_grad()
+    def _exact(self) -> Tensor:
+        weight = self.weight.double()
+        if self.inputs <= self.outputs:
+            right = torch.linalg.eigh(weight.mT @ weight).eigenvectors[..., -1]
+        else:
+            right = weight.mT @ torch.linalg.eigh(weight @ weight.mT).eigenvectors[..., -1]
+            right = right / torch.linalg.vector_norm(right).clamp(min=1e-300)
+        exact: Tensor = right.to(self.weight)
+        return exact
+
+    @torch.no_grad()
+    def _iterated(self, n_steps: int) -> Tensor:
+        right = self.right
+        for _ in range(n_steps):
+            right = self.weight.mT @ (self.weight @ right)
+            length = torch.linalg.vector_norm(right)
+            right = torch.where(length > 0, right / length, self.right)
+        if seen(right.sum()) is not None and not torch.compiler.is_compiling():
+            self.right.copy_(right)
+        return right
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs}, {self.outputs}, lipschitz={self.lipschitz:g}"
+
+
+def _freeze(layer: LipschitzLinear, prefix: str, keep_vars: bool) -> None:
+    layer.freeze()
+
+
+# --- activations ------------------------------------------------------------------------------
+
+
+class Activation(nn.Module, ABC):
+    """Base class of activations of slope at most 1, of each number by itself.
+
+    With a ``scale`` an activation ``a`` is ``a(scale * h) / scale``. Its largest slope is the same,
+    and it bends within a range of ``1 / scale``.
+
+    Args:
+        scale: positive.
+
+    Raises:
+        ValueError: if the scale is not positive.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = as_number(type(self).__name__, "scale", scale)
+
+    @abstractmethod
+    def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The activation of scale 1, and its slope."""
+
+    def with_slope(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The activation and its slope, both of the shape of ``h``."""
+        value, slope = self.curve(self.scale * h)
+        return value / self.scale, slope
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.with_slope(h)[0]
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
+class Sine(Activation):
+    """``sin``: it bends everywhere, and its second derivative never dies out.
+
+    Example:
+        >>> Sine(2.0)(torch.tensor([0.0])).item()
+        0.0
+
+    Source: Sitzmann et al. (2020) for sines of a large scale.
+    """
+
+    def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        return h.sin(), h.cos()
+
+
+class Tanh(Activation):
+    """``tanh``."""
+
+    def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        value = h.tanh()
+        return value, 1 - value * value
+
+
+class ELU(Activation):
+    """``h`` where it is positive, and ``exp(h) - 1`` where it is negative.
+
+    Source: Clevert et al. (2016); Behrmann et al. (2019), section 5.
+    """
+
+    def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        below = h.clamp(max=0).exp()
+        return torch.where(h > 0, h, below - 1), torch.where(h > 0, torch.ones_like(h), below)
+
+
+def require_slopes(where: str, activation: Activation) -> None:
+    """Raise ``ValueError`` if an activation is somewhere steeper than 1, as seen on a grid."""
+    with torch.no_grad():
+        h = torch.linspace(-20, 20, 8001, dtype=torch.float64, device="cpu")
+        value = activation(h)
+        steepest = float((value.diff().abs() / h.diff()).max())
+    if not steepest <= 1 + 1e-3:
+        raise ValueError(
+            f"{where}: expected an activation of slopes up to 1, got {activation}, whose slope "
+            f"reaches {steepest:.3g}"
+        )
+
+
+# --- the branch -------------------------------------------------------------------------------
+
+
+class Linearized(NamedTuple):
+    """A map near a point.
+
+    Attributes:
+        value: ``g(x)``, ``(batch, D)``.
+        vjp: ``w -> wᵀJ``, of any ``(..., batch, D)``.
+        jvp: ``v -> Jv``, of any ``(..., batch, D)``.
+    """
+
+    value: Tensor
+    vjp: Callable[[Tensor], Tensor]
+    jvp: Callable[[Tensor], Tensor]
+
+
+class Branch(nn.Module):
+    """A network ``g`` of layers with a bound and activations of slope at most 1.
+
+    Its Lipschitz constant is at most the product of its layers' bounds, each of which is a root of
+    the whole. The last layer starts at zero.
+
+    Args:
+        dim: the number of coordinates.
+        hidden: the widths of the hidden layers, or the width of the only one.
+        lipschitz: the bound of the whole, below 1.
+        activation: makes the activation from its scale; ``Sine`` by default.
+        scale: the activations' scale; None for ``sqrt(width / dim)``, at least 1. The bound makes
+            the first layer's rows as short as ``sqrt(dim / width)``, so that without a scale
+            every unit would be nearly a straight line.
+
+    Raises:
+        ValueError: if a number is out of its range, or an activation steeper than 1.
+
+    Example:
+        >>> g = Branch(2, 64, lipschitz=0.9)
+        >>> value, vjp, jvp = g.linearize(torch.randn(5, 2))
+        >>> vjp(torch.ones(5, 2)).shape
+        torch.Size([5, 2])
+
+    Source: Behrmann et al. (2019), section 2.1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int | Sequence[int] = 128,
+        lipschitz: float = 0.97,
+        activation: Callable[[float], Activation] = Sine,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim = as_count("Branch", "dim", dim, 1)
+        widths = as_ints(hidden)
+        if not widths or min(widths) < 1:
+            raise ValueError(f"Branch: expected positive widths, got hidden={hidden!r}")
+        self.lipschitz = as_bound("Branch", lipschitz)
+        sizes = [self.dim, *widths, self.dim]
+        each = self.lipschitz ** (1 / (len(sizes) - 1))
+        self.layers: Any = nn.ModuleList(
+            LipschitzLinear(*pair, each) for pair in itertools.pairwise(sizes)
+        )
+        scales = [max(1.0, math.sqrt(w / self.dim)) if scale is None else scale for w in widths]
+        bends = [activation(s) for s in scales]
+        for bend in bends:
+            require_slopes("Branch", bend)
+        self.activations: Any = nn.ModuleList(bends)
+        for weights in self.layers[-1].parameters():
+            nn.init.zeros_(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to ``(..., D)``."""
+        first, *others = self.layers
+        h: Tensor = first(x)
+        for activation, layer in zip(self.activations, others, strict=True):
+            h = layer(activation(h))
+        return h
+
+    def linearize(self, x: Tensor) -> Linearized:
+        """The value at ``x (batch, D)``, and products with the Jacobian there from both sides.
+
+        The products are matrix products and elementwise operations only, and differentiable.
+        """
+        weights = [layer.capped() for layer in self.layers]
+        h, slopes = nn.functional.linear(x, weights[0], self.layers[0].bias), []
+        for activation, weight, layer in zip(
+            self.activations, weights[1:], self.layers[1:], strict=True
+        ):
+            h, slope = activation.with_slope(h)
+            slopes.append(slope)
+            h = nn.functional.linear(h, weight, layer.bias)
+
+        def vjp(w: Tensor) -> Tensor:
+            w = w @ weights[-1]
+            for weight, slope in zip(weights[-2::-1], slopes[::-1], strict=True):
+                w = (w * slope) @ weight
+            return w
+
+        def jvp(v: Tensor) -> Tensor:
+            v = v @ weights[0].mT
+            for weight, slope in zip(weights[1:], slopes, strict=True):
+                v = (v * slope) @ weight.mT
+            return v
+
+        return Linearized(h, vjp, jvp)
+
+
+# --- log-determinants -------------------------------------------------------------------------
+
+
+class LogDet(nn.Module, ABC):
+    """Base class of the ways to compute ``log det(I + J)``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, at: Linearized) -> Tensor:
+        """``(batch,)``, of the branch near ``x (batch, D)``."""
+
+
+def plus_identity(x: Tensor, at: Linearized) -> Tensor:
+    """``I + J``, ``(batch, D, D)``, by products of the Jacobian with all unit vectors at once."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[:, None]
+    columns = eye + at.jvp(eye.expand(x.shape[-1], *x.shape))
+    return columns.movedim(0, -1)
+
+
+class ExactLogDet(LogDet):
+    """The determinant itself, of all ``D`` columns of the Jacobian at once.
+
+    It costs ``D`` products with the Jacobian, and in more than three dimensions ``D³`` operations.
+
+    Example:
+        >>> g = Branch(2, 16)
+        >>> x = torch.randn(5, 2)
+        >>> ExactLogDet()(x, g.linearize(x)).abs().max().item()  # g starts at zero
+        0.0
+    """
+
+    def forward(self, x: Tensor, at: Linearized) -> Tensor:
+        matrix = plus_identity(x, at)
+        dim = x.shape[-1]
+        if dim == 1:
+            return matrix[..., 0, 0].log()
+        if dim == 2:
+            (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+            return (a * d - b * c).log()
+        log_det: Tensor
+        if dim == 3:
+            first, second, third = matrix.unbind(-1)
+            log_det = (first * torch.linalg.cross(second, third)).sum(-1).log()
+        else:
+            log_det = torch.linalg.slogdet(matrix).logabsdet
+        return log_det
+
+
+class PowerSeries(LogDet):
+    r"""The first terms of the series, each trace estimated by random probes.
+
+    :math:`\operatorname{tr} A = \mathbb E[v^\top A v]` for every ``v`` of covariance ``I`` and mean
+    0. The terms that are left out are a bias, which :meth:`bias_bound` bounds. In evaluation the
+    probes are the same in every call.
+
+    Args:
+        n_terms: how many terms.
+        probes: how many probes for each row.
+        distribution: of the probes, ``"rademacher"``, signs, or ``"gaussian"``.
+        seed: of the probes in evaluation.
+
+    Raises:
+        ValueError: if a number is not positive, or there is no such distribution.
+
+    Example:
+        >>> g = Branch(2, 16)
+        >>> x = torch.randn(5, 2)
+        >>> PowerSeries(4)(x, g.linearize(x)).shape
+        torch.Size([5])
+
+    Source: Behrmann et al. (2019), section 3; Hutchinson (1990).
+    """
+
+    def __init__(
+        self, n_terms: int = 5, probes: int = 1, distribution: str = "rademacher", seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.n_terms = as_count("PowerSeries", "n_terms", n_terms, 1)
+        self.probes = as_count("PowerSeries", "probes", probes, 1)
+        if distribution not in ("rademacher", "gaussian"):
+            raise ValueError(
+                'PowerSeries: expected a distribution "rademacher" or "gaussian", got '
+                f"{distribution!r}"
+            )
+        self.distribution = distribution
+        self.seed = seed
+
+    def forward(self, x: Tensor, at: Linearized) -> Tensor:
+        v = self.draw(x)
+        w, total = v, torch.zeros_like(x[..., 0])
+        for k in range(1, self.n_terms + 1):
+            w = at.vjp(w)
+            trace = (w * v).sum(-1).mean(0)
+            total = total + (trace / k if k % 2 else -trace / k)
+        return total
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Probes for each row of ``x``, ``(probes, batch, D)``."""
+        shape, generator = (self.probes, *x.shape), None
+        if not self.training:
+            generator = torch.Generator(x.device).manual_seed(self.seed)
+        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "generator": generator}
+        if self.distribution == "gaussian":
+            return torch.randn(shape, **options)
+        signs: Tensor = 2 * torch.randint(2, shape, **options) - 1
+        return signs
+
+    @staticmethod
+    def bias_bound(n_terms: int, lipschitz: float, dim: int) -> float:
+        """The largest error of so many terms, ``-D (log(1 - c) + sum of c^k / k)``."""
+        kept = sum(lipschitz**k / k for k in range(1, n_terms + 1))
+        return -dim * (math.log1p(-lipschitz) + kept)
+
+
+# --- the fixed point --------------------------------------------------------------------------
+
+
+class FixedPoint(NamedTuple):
+    """What :func:`fixed_point` found.
+
+    Attributes:
+        x: the points, ``(rows, ...)``.
+        error: of each row a bound on its distance to the solution, ``(rows,)``.
+        evaluations: how many times each row was evaluated, ``(rows,)``.
+    """
+
+    x: Tensor
+    error: Tensor
+    evaluations: Tensor
+
+
+@torch.no_grad()
+def fixed_point(
+    F: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    lipschitz: float,
+    tol: float = 1e-5,
+    max_iter: int = 2000,
+    accelerated: bool = True,
+) -> FixedPoint:
+    r"""The solution of ``x = F(x)`` of a contraction, row by row.
+
+    A row is done when the bound on the error of its *answer* is within the tolerance: for the point
+    that is returned, :math:`\|x^* - F(x)\| \le \frac{c}{1 - c} \|F(x) - x\|`. A small step alone
+    says little: at :math:`c = 0.97` it is 32 times smaller than the error can be. Rows that are
+    done are not evaluated any more. Where rounding does not allow the tolerance, as in float32 at
+    1e-5 and :math:`c = 0.97`, the row ends at the smallest step that it allows, and ``error`` says
+    what was reached.
+
+    Accelerated, a row goes where the last steps together point (Anderson, depth 2), and only as
+    long as its step shrinks by ``c`` each time, as a plain step's does. If not, it goes back and
+    takes the plain step. It cannot be compiled, and is not differentiable.
+
+    Args:
+        F: gets points ``(k, ...)`` and the numbers ``(k,)`` of their rows.
+        x0: where to start, ``(rows, ...)``.
+        lipschitz: the contraction's constant, below 1.
+        tol: the largest error, in the units of ``x``, as the length of a whole row.
+        max_iter: the largest number of evaluations of a row.
+        accelerated: whether to use the last steps.
+
+    Raises:
+        ValueError: if a number is out of its range, or ``x0`` is not finite.
+        RuntimeError: if some rows are not done after ``max_iter`` evaluations.
+
+    Example:
+        >>> found = fixed_point(lambda x, rows: 1 - 0.5 * x, torch.zeros(3, 1), lipschitz=0.5)
+        >>> bool((found.x - 2 / 3).abs().max() <= found.error.max())
+        True
+
+    Source: Banach (1922); Anderson (1965); Walker and Ni (2011).
+    """
+    c = as_bound("fixed_point", lipschitz)
+    tol, max_iter = (
+        as_number("fixed_point", "tol", tol),
+        as_count("fixed_point", "max_iter", max_iter, 1),
+    )
+    if not x0.isfinite().all():
+        raise ValueError("fixed_point: expected a finite start, got NaN or infinite numbers")
+    shape, far = x0.shape, c / (1 - c)
+    flat = x0.flatten(1)
+    x, error = flat.clone(), flat.new_zeros(len(flat))
+    evaluations = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+    floor = 4 * torch.finfo(flat.dtype).eps
+
+    rows = torch.arange(len(flat), device=flat.device)
+    trial = flat  # where each row is evaluated next
+    answer = step = None  # F at the last accepted point, and F - point there
+    history: list[tuple[Tensor, Tensor]] = []  # differences of answers and of steps
+    plain = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+    for count in range(1, max_iter + 1):
+        if not len(rows):
+            break
+        made = F(trial.reshape(-1, *shape[1:]), rows).flatten(1)
+        moved = made - trial
+        length = torch.linalg.vector_norm(moved, dim=1)
+        if not length.isfinite().all():
+            raise RuntimeError("fixed_point: F returned NaN or infinite numbers")
+        if answer is None or step is None:
+            answer, step, kept = made, moved, torch.ones_like(plain)
+            stalled = torch.zeros_like(plain)
+        else:
+            before = torch.linalg.vector_norm(step, dim=1)
+            kept = plain | (length <= c * before)
+            stalled = kept & (length >= before)
+            history = [(made - answer, moved - step), *history][:2]
+            history = [tuple(torch.where(kept[:, None], d, 0.0) for d in pair) for pair in history]  # type: ignore[misc]
+            answer = torch.where(kept[:, None], made, answer)
+            step = torch.where(kept[:, None], moved, step)
+        length = torch.linalg.vector_norm(step, dim=1)
+        reached = far * length
+        size = torch.linalg.vector_norm(answer, dim=1)
+        # rounding goes round in steps of up to floor / (1 - c), and they shrink no more
+        done = (reached <= tol) | (length <= floor * size)
+        done = done | (stalled & (length <= floor * (1 + far) * size))
+        x[rows] = answer
+        # what rounding may have hidden
+        error[rows] = reached + floor * size * (1 + far)
+        evaluations[rows] = count
+        left = ~done
+        rows, answer, step = rows[left], answer[left], step[left]
+        kept, history = kept[left], [(a[left], b[left]) for a, b in history]
+        trial, plain = answer, torch.ones_like(kept)
+        if accelerated and history:
+            trial = torch.where(kept[:, None], _extrapolated(answer, step, history), answer)
+            plain = ~kept
+    if len(rows):
+        worst = float(error[rows].max())
+        raise RuntimeError(
+            f"fixed_point: {len(rows)} of {len(flat)} rows are not within {tol:g} after {max_iter} "
+            f"evaluations; the error of the worst may be {worst:.2g}"
+        )
+    return FixedPoint(x.reshape(shape), error, evaluations)
+
+
+def _extrapolated(answer: Tensor, step: Tensor, history: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Where the combination of the last answers lies whose step would be the shortest."""
+    answers = torch.stack([pair[0] for pair in history], -1)  # (rows, D, m)
+    steps = torch.stack([pair[1] for pair in history], -1)
+    gram = steps.mT @ steps
+    # a little is added to the diagonal: rows whose differences are zero or parallel stay solvable
+    scale = gram.diagonal(dim1=1, dim2=2).sum(1)
+    tiny = torch.finfo(step.dtype).tiny
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    damped = gram + (1e-10 if step.dtype == torch.float64 else 1e-6) * scale[:, None, None] * eye
+    damped = damped + tiny * eye
+    weights = torch.linalg.solve(damped, steps.mT @ step[..., None])
+    moved = answer - (answers @ weights)[..., 0]
+    return torch.where(moved.isfinite().all(1, keepdim=True), moved, answer)
+
+
+# --- the block --------------------------------------------------------------------------------
+
+
+class ResidualBlock(Bijection):
+    """``z = x + g(x)`` for a branch ``g`` with a Lipschitz bound below 1.
+
+    Its inverse is found by :func:`fixed_point`, to the stated tolerance. Where a gradient is asked
+    for, two steps of Newton's method follow, which are differentiable: with them derivatives
+    through the inverse are right, the first and the second, and no step of the iteration is kept.
+    Where values cannot be seen, in compiled code and under ``vmap``, it takes as many plain steps
+    as the bound asks for at the tolerance, and cannot say what was reached.
+
+    Args:
+        branch: such as a :class:`Branch`.
+        log_det: how the log-determinant is computed; None for :class:`ExactLogDet`.
+        tol: the largest error of an inverse, as the length of a whole row.
+        max_iter: the largest number of evaluations for an inverse.
+
+    Raises:
+        TypeError: if ``branch`` has no ``linearize``.
+        RuntimeError: from :meth:`inverse`, if ``max_iter`` evaluations are not enough.
+
+    Example:
+        >>> block = ResidualBlock(Branch(2, 16))
+        >>> z, log_det = block(torch.randn(5, 2))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 2]), torch.Size([5]))
+
+    Source: Behrmann et al. (2019), theorem 1 and algorithm 1.
+    """
+
+    context_dim = 0
+
+    def __init__(
+        self,
+        branch: Branch,
+        log_det: LogDet | None = None,
+        *,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+    ) -> None:
+        super().__init__()
+        if not hasattr(branch, "linearize"):
+            raise TypeError(
+                f"ResidualBlock: expected a Branch, got a {type(branch).__name__} without a "
+                "method linearize"
+            )
+        self.branch = branch
+        self.log_det = ExactLogDet() if log_det is None else log_det
+        self.tol = as_number("ResidualBlock", "tol", tol)
+        self.max_iter = as_count("ResidualBlock", "max_iter", max_iter, 1)
+        self.event_shape = torch.Size([branch.dim])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        at = self.branch.linearize(x)
+        return x + at.value, self.log_det(x, at)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = self._blindly(z) if seen(z.sum()) is None else self.solve(z).x
+        at = self.branch.linearize(x)
+        if torch.is_grad_enabled():
+            for _ in range(2):
+                off = x + at.value - z
+                moved: Tensor = torch.linalg.solve(plus_identity(x, at), off[..., None])[..., 0]
+                x = x - moved
+                at = self.branch.linearize(x)
+        return x, -self.log_det(x, at)
+
+    def solve(self, z: Tensor, accelerated: bool = True) -> FixedPoint:
+        """The ``x`` of ``z (batch, D)``, with its error and how many evaluations it took."""
+
+        def step(x: Tensor, rows: Tensor) -> Tensor:
+            made: Tensor = z[rows] - self.branch(x)
+            return made
+
+        with self._frozen():
+            bound = self.branch.lipschitz
+            return fixed_point(step, z, bound, self.tol, self.max_iter, accelerated)
+
+    @torch.no_grad()
+    def _blindly(self, z: Tensor) -> Tensor:
+        bound = self.branch.lipschitz
+        x = z
+        with self._frozen():
+            for _ in range(math.ceil(math.log(self.tol * (1 - bound)) / math.log(bound))):
+                x = z - self.branch(x)
+        return x
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """In training the bound is only approximate, and the weights move from call to call."""
+        was = self.branch.training
+        if was:
+            self.branch.eval()
+        try:
+            yield
+        finally:
+            if was:
+                self.branch.train()
+
+
+# --- the ready flow ---------------------------------------------------------------------------
+
+
+class IResNet(Flow):
+    """Invertible residual network: blocks ``x + g(x)``, and an :class:`ActNorm` before each.
+
+    Args:
+        event_shape: the number of coordinates.
+        n_layers: the number of blocks. One block changes volumes at most by the factor
+            ``(1 + c) ** D``, so there must be several.
+        hidden: the widths of the branches.
+        lipschitz: the bound of each branch, below 1.
+        activation: makes a branch's activation from its scale.
+        scale: as in :class:`Branch`.
+        log_det: makes how a block computes its log-determinant.
+        tol: the largest error of each block's inverse.
+
+    Raises:
+        ValueError: if a number is out of its range, or the event is not a vector.
+
+    Example:
+        >>> flow = IResNet(2, n_layers=3, hidden=32)
+        >>> flow.log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+
+    Source: Behrmann et al. (2019).
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_layers: int = 8,
+        hidden: int | Sequence[int] = 128,
+        *,
+        lipschitz: float = 0.97,
+        activation: Callable[[float], Activation] = Sine,
+        scale: float | None = None,
+        log_det: Callable[[], LogDet] = ExactLogDet,
+        tol: float = 1e-5,
+    ) -> None:
+        shape = as_event_shape(event_shape)
+        if len(shape) != 1:
+            raise ValueError(f"IResNet: expected a vector, got event_shape={tuple(shape)}")
+        (dim,) = shape
+        layers: list[Bijection] = []
+        for _ in range(as_count("IResNet", "n_layers", n_layers, 1)):
+            branch = Branch(dim, hidden, lipschitz, activation, scale)
+            layers += [ActNorm(dim), ResidualBlock(branch, log_det(), tol=tol)]
+        super().__init__(Compose(layers), StandardNormal(dim))

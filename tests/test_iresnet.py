@@ -1,0 +1,365 @@
+"""Residual blocks: bounds are true, the inverse is within its tolerance, estimators are right."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib import (
+    ELU,
+    Activation,
+    Branch,
+    ExactLogDet,
+    IResNet,
+    LipschitzLinear,
+    PowerSeries,
+    ResidualBlock,
+    Sine,
+    Tanh,
+    datasets,
+    fit,
+    fixed_point,
+)
+from flowlib.iresnet import plus_identity
+from tests.models import randomize
+
+CURVES = [Sine, Tanh, ELU]
+
+
+def gen(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def pushed(dim, hidden=16, lipschitz=0.97, seed=0, **options):
+    """A branch whose layers all reach their bounds, in float64."""
+    branch = Branch(dim, hidden, lipschitz, **options).double()
+    return randomize(branch, 3.0, seed)
+
+
+# --- layers ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 2), st.floats(0.01, 5),
+    st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99),
+)  # fmt: skip
+def test_a_frozen_layer_keeps_its_bound_and_no_more(inputs, outputs, bound, spread, dtype, seed):
+    layer = LipschitzLinear(inputs, outputs, bound).to(dtype)
+    randomize(layer, spread, seed)
+    true = torch.linalg.matrix_norm(layer.weight.double(), 2)
+    got = torch.linalg.matrix_norm(layer.capped().double(), 2)
+    assert layer.norm().item() == pytest.approx(true.item(), rel=1e-4)
+    assert got <= bound + 1e-4
+    if true < 0.999 * bound:  # within it, the weight is left alone
+        assert torch.equal(layer.capped(), layer.weight)
+    else:
+        assert got.item() == pytest.approx(min(true.item(), bound), rel=1e-4)
+
+
+def test_singular_values_and_not_eigenvalues():
+    layer = LipschitzLinear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.5, 5.0], [0.0, 0.5]]))
+    assert layer.eval().norm().item() == pytest.approx(5.0495, abs=1e-3)
+    assert torch.linalg.matrix_norm(layer.capped(), 2) < 1.0001
+
+
+def test_a_narrow_layer_is_exact_in_every_step_and_a_wide_one_converges():
+    torch.manual_seed(0)
+    for inputs, outputs in ((2, 64), (64, 8)):
+        layer = randomize(LipschitzLinear(inputs, outputs)).train()
+        for _ in range(3):
+            randomize(layer, 1.0).train()
+            exact = torch.linalg.matrix_norm(layer.weight, 2).item()
+            assert layer.norm().item() == pytest.approx(exact, rel=1e-4)
+    wide = randomize(LipschitzLinear(40, 30)).train()
+    wide.right.copy_(torch.nn.functional.normalize(torch.randn(40), dim=0))
+    exact = torch.linalg.matrix_norm(wide.weight, 2).item()
+    found = [wide.norm().item() for _ in range(300)]
+    assert found[0] < 0.99 * exact  # a step starts from the vector of the one before
+    assert all(b > a - 1e-5 for a, b in itertools.pairwise(found))
+    assert found[-1] == pytest.approx(exact, rel=1e-3)
+
+
+def test_in_evaluation_nothing_changes_between_two_calls_and_a_new_weight_is_seen():
+    layer = randomize(LipschitzLinear(20, 30), 1.0)
+    x = torch.randn(5, 20)
+    first, state = layer(x), {k: v.clone() for k, v in layer.state_dict().items()}
+    assert torch.equal(layer(x), first)
+    assert all(torch.equal(v, state[k]) for k, v in layer.state_dict().items())
+    with torch.no_grad():
+        layer.weight.mul_(0.5).add_(torch.randn(30, 20))  # as an optimizer does, in place
+    exact = torch.linalg.matrix_norm(layer.weight, 2)
+    assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+def test_the_norm_is_differentiated():
+    layer = randomize(LipschitzLinear(5, 7), 1.0).double()
+    weight = layer.weight
+    (ours,) = torch.autograd.grad(layer.norm(), weight)
+    (exact,) = torch.autograd.grad(torch.linalg.matrix_norm(weight, 2), weight)
+    torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-6)
+
+
+def test_a_trained_flow_keeps_its_bounds_in_training_evaluation_and_after_loading():
+    torch.manual_seed(0)
+    toy = datasets.TOYS["rings"]
+    flow = IResNet(2, n_layers=4, hidden=32, lipschitz=0.9)
+    x = toy.sample(4000, np.random.default_rng(0))
+    fit(flow, x, steps=150, lr=1e-2)
+    twin = IResNet(2, n_layers=4, hidden=32, lipschitz=0.9)
+    twin.load_state_dict(flow.state_dict())
+    for one, mode in itertools.product((flow, twin), (True, False)):
+        one.train(mode)
+        for block in one.modules():
+            if isinstance(block, Branch):
+                norms = [torch.linalg.matrix_norm(l.capped(), 2).item() for l in block.layers]
+                assert math.prod(norms) <= 0.9 + 1e-4
+                J = plus_identity(x[:200], block.linearize(x[:200])) - torch.eye(2)
+                assert torch.linalg.matrix_norm(J, 2).max() <= 0.9 + 1e-4
+    torch.testing.assert_close(twin.eval().log_prob(x), flow.eval().log_prob(x))
+
+
+# --- activations and branches -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
+def test_an_activations_slope_is_autodiffs_and_at_most_one(curve, scale):
+    h = torch.linspace(-6, 6, 1001, dtype=torch.float64).requires_grad_()
+    value, slope = curve(scale).with_slope(h)
+    (exact,) = torch.autograd.grad(value.sum(), h)
+    torch.testing.assert_close(slope, exact, rtol=1e-9, atol=1e-9)
+    assert slope.abs().max() <= 1
+    assert value[500].abs() < 1e-12
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("hidden", [5, (7, 4)])
+def test_products_with_the_jacobian_are_autodiffs(curve, hidden):
+    branch = pushed(3, hidden, activation=curve)
+    x = torch.randn(6, 3, generator=gen(0)).double()
+    at = branch.linearize(x)
+    torch.testing.assert_close(at.value, branch(x))
+    J = torch.func.vmap(torch.func.jacrev(branch))(x)
+    for shape in ((6, 3), (4, 6, 3)):
+        v = torch.randn(shape, generator=gen(1)).double()
+        torch.testing.assert_close(at.jvp(v), (J @ v[..., None])[..., 0])
+        torch.testing.assert_close(at.vjp(v), (v[..., None, :] @ J)[..., 0, :])
+    assert torch.linalg.matrix_norm(J, 2).max() <= 0.97 + 1e-9
+
+
+def test_it_starts_as_the_identity():
+    z, log_det = ResidualBlock(Branch(4, 8))(x := torch.randn(5, 4))
+    assert torch.equal(z, x)
+    assert torch.equal(log_det, torch.zeros(5))
+    scales = [a.scale for a in Branch(2, (8, 50)).activations]
+    assert scales == [2.0, 5.0]
+    assert [a.scale for a in Branch(9, 4).activations] == [1.0]
+    bounds = [layer.lipschitz for layer in Branch(2, (8, 50), 0.9).layers]
+    assert bounds == pytest.approx([0.9 ** (1 / 3)] * 3)
+
+
+# --- log-determinants -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 7])
+def test_the_exact_log_det_is_slogdets(dim):
+    branch = pushed(dim)
+    x = torch.randn(50, dim, generator=gen(0)).double()
+    J = torch.func.vmap(torch.func.jacrev(branch))(x)
+    exact = torch.linalg.slogdet(torch.eye(dim) + J)
+    assert (exact.sign == 1).all()
+    got = ExactLogDet()(x, branch.linearize(x))
+    torch.testing.assert_close(got, exact.logabsdet, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("lipschitz", [0.5, 0.9])
+def test_the_series_error_is_within_its_bound_on_every_row(lipschitz):
+    branch = pushed(3, lipschitz=lipschitz)
+    x = torch.randn(200, 3, generator=gen(0)).double()
+    J = torch.func.vmap(torch.func.jacrev(branch))(x)
+    exact, total, power = torch.linalg.slogdet(torch.eye(3) + J)[1], 0, torch.eye(3).double()
+    for k in range(1, 9):
+        power = power @ J
+        total = total + (-1) ** (k + 1) * power.diagonal(dim1=1, dim2=2).sum(1) / k
+        assert (total - exact).abs().max() <= PowerSeries.bias_bound(k, lipschitz, 3)
+    assert PowerSeries.bias_bound(1, 0.5, 2) == pytest.approx(2 * (math.log(2) - 0.5))
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+def test_the_estimator_is_unbiased_with_the_variance_that_is_predicted(distribution):
+    """One term is vᵀJv. Its variance is twice the sum of the symmetric part's squared entries, of
+    signs without the diagonal."""
+    branch = pushed(4)
+    row = torch.randn(1, 4, generator=gen(3)).double()
+    x = row.expand(40_000, 4)
+    J = torch.func.jacrev(lambda v: branch(v))(row[0])
+    torch.manual_seed(0)
+    one = PowerSeries(1, distribution=distribution).train()(x, branch.linearize(x))
+    trace, part = J.trace(), (J + J.T) / 2
+    if distribution == "rademacher":
+        part = part - part.diagonal().diag()
+    predicted = 2 * part.square().sum()
+    assert abs(one.mean() - trace) < 4 * (predicted / len(x)).sqrt()
+    assert one.var().item() == pytest.approx(predicted.item(), rel=0.05)
+    several = PowerSeries(5, 2, distribution).train()(x, branch.linearize(x))
+    powers = [torch.linalg.matrix_power(J, k).trace() / k for k in range(1, 6)]
+    expected = sum((-1) ** k * p for k, p in enumerate(powers))
+    assert abs(several.mean() - expected) < 4 * several.std() / len(x) ** 0.5
+
+
+def test_in_evaluation_the_probes_are_the_same_in_every_call():
+    block = ResidualBlock(pushed(3), PowerSeries(3)).eval()
+    x = torch.randn(5, 3).double()
+    assert torch.equal(block(x)[1], block(x)[1])
+    block.train()
+    assert not torch.equal(block(x)[1], block(x)[1])
+
+
+# --- the fixed point --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accelerated", [True, False])
+@pytest.mark.parametrize("slope", [-0.97, 0.97])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_error_that_is_stated_is_the_error(accelerated, slope, dtype):
+    z = torch.randn(1000, 1, generator=gen(0)).to(dtype)
+    found = fixed_point(
+        lambda x, rows: z[rows] - slope * x, torch.zeros_like(z), 0.97, accelerated=accelerated
+    )
+    true = (found.x.double() - z.double() / (1 + slope)).norm(dim=1)
+    assert (true <= found.error).all()
+    if dtype == torch.float64:
+        assert (true <= 1e-5).all()
+        assert (found.error <= 1.001e-5).all()
+
+
+@pytest.mark.parametrize("dim", [2, 16])
+@pytest.mark.parametrize("lipschitz", [0.9, 0.97])
+def test_an_inverse_is_within_the_tolerance(dim, lipschitz):
+    block = ResidualBlock(pushed(dim, 64, lipschitz), tol=1e-5).eval()
+    x = 2 * torch.randn(1000, dim, generator=gen(1)).double()
+    with torch.no_grad():
+        z, _ = block(x)
+        for accelerated in (True, False):
+            found = block.solve(z, accelerated)
+            true = (found.x - x).norm(dim=1)
+            assert (true <= found.error).all()
+            assert (true <= 1e-5).all()
+
+
+def test_a_rotation_takes_six_evaluations_at_most():
+    turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]]).double()
+    A, z = 0.97 * turn, torch.randn(1000, 2, generator=gen(0)).double()
+    found = fixed_point(lambda x, rows: z[rows] - x @ A.T, torch.zeros_like(z), 0.97)
+    assert found.evaluations.max() <= 6
+    plain = fixed_point(lambda x, rows: z[rows] - x @ A.T, 0 * z, 0.97, accelerated=False)
+    assert plain.evaluations.min() > 300
+    torch.testing.assert_close(found.x, plain.x, rtol=0, atol=2e-5)
+
+
+def test_a_step_that_does_not_shrink_is_taken_back():
+    """What lies across a kink, an extrapolation does not foresee: then the plain step follows."""
+    back = 0
+    for seed in range(120):
+        z = 6 * torch.randn(1, 2, generator=gen(seed)).double()
+        A = torch.randn(2, 2, generator=gen(seed + 1)).double()
+        A = 0.97 * A / torch.linalg.matrix_norm(A, 2)
+        points, answers = [], []
+
+        def step(x, rows, z=z, A=A, points=points, answers=answers):
+            points.append(x)
+            answers.append(z - (x @ A.T).abs())
+            return answers[-1]
+
+        found = fixed_point(step, torch.zeros_like(z), 0.97, tol=1e-8)
+        assert torch.equal(found.x, answers[-1])
+        assert (answers[-1] - step(found.x, None)).norm() < 1e-8
+        best, plain = 0, True
+        for k in range(1, found.evaluations.item()):
+            before, now = (float((answers[i] - points[i]).norm()) for i in (best, k))
+            if plain or now <= 0.97 * before:
+                best, plain = k, False
+            else:
+                back, plain = back + 1, True
+                if k + 1 < found.evaluations.item():
+                    assert torch.equal(points[k + 1], answers[best])
+    assert back > 5
+
+
+def test_rows_that_are_done_are_not_evaluated_any_more():
+    z = torch.tensor([[0.0], [1e6]]).double()
+    seen = []
+
+    def step(x, rows):
+        seen.append(rows.tolist())
+        return z[rows] - 0.9 * x
+
+    found = fixed_point(step, torch.zeros_like(z), 0.9, accelerated=False)
+    assert seen[0] == [0, 1]
+    assert seen[-1] == [1]
+    assert found.evaluations.tolist() == [1, len(seen)]
+
+
+def test_gradients_through_the_inverse_are_those_of_500_plain_steps():
+    block = ResidualBlock(pushed(3, 8, 0.9)).eval()
+    z = torch.randn(6, 3, generator=gen(0)).double().requires_grad_()
+    weights = [z, *block.parameters()]
+    x, log_det = block.inverse(z)
+    ours = torch.autograd.grad(x.square().sum() + log_det.sum(), weights)
+    x = z
+    for _ in range(500):
+        x = z - block.branch(x)
+    log_det = -ExactLogDet()(x, block.branch.linearize(x))
+    exact = torch.autograd.grad(x.square().sum() + log_det.sum(), weights)
+    for one, other in zip(ours, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+class Steep(Activation):
+    def curve(self, h):
+        return 1.5 * h.tanh(), 1.5 * (1 - h.tanh() ** 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Branch(2, lipschitz=1.0), "a lipschitz bound below 1, got 1.0"),
+        (lambda: Branch(2, lipschitz=0), "positive, finite lipschitz, got 0"),
+        (lambda: IResNet(2, lipschitz=1.2), "below 1, got 1.2"),
+        (lambda: Branch(2, hidden=()), "positive widths"),
+        (lambda: Branch(2, 8, activation=Steep), r"slope reaches 1\.5"),
+        (lambda: Sine(0), "positive, finite scale"),
+        (lambda: IResNet((1, 2, 2)), "expected a vector"),
+        (lambda: PowerSeries(0), "n_terms of 1 or more"),
+        (lambda: PowerSeries(2, distribution="uniform"), "uniform"),
+        (lambda: LipschitzLinear(2, 0), "outputs"),
+        (lambda: ResidualBlock(Branch(2), tol=-1), "tol"),
+        (lambda: fixed_point(lambda x, r: x, torch.zeros(2, 1), 1.0), "below 1"),
+        (lambda: fixed_point(lambda x, r: x, torch.tensor([[math.nan]]), 0.5), "finite start"),
+    ],
+)
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_does_not_converge_is_said():
+    z = torch.ones(3, 1).double()
+    with pytest.raises(RuntimeError, match="3 of 3 rows are not within 1e-05 after 5"):
+        fixed_point(lambda x, rows: z[rows] - 0.97 * x, 0 * z, 0.97, 1e-5, 5, accelerated=False)
+    with pytest.raises(RuntimeError, match="NaN or infinite"):
+        fixed_point(lambda x, rows: x / 0, z, 0.5)
+    with pytest.raises(TypeError, match="without a method linearize"):
+        ResidualBlock(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="expected finite values"):
+        IResNet(2, 1, 4).bijection.inverse(torch.tensor([[1.0, math.inf]]))
