@@ -153,7 +153,11 @@ def rows(kind: str, device: str, rounds: int) -> list[dict]:
         if kind == "train":
             row = train_row(*shape.values(), device, rounds)
         elif kind == "memory":
-            row = {"megabytes": medians(__file__, ("flowlib", *PEERS, "unmasked"), shape.values())}
+            row = {
+                "megabytes": medians(
+                    str(Path(__file__).resolve()), ("flowlib", *PEERS, "unmasked"), shape.values()
+                )
+            }
         elif kind == "trained":
             row = trained_row(shape["set"], max(6, rounds // 4))
         else:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
 
 import torch
 from torch import nn
@@ -110,9 +109,7 @@ def _autoregressive(name, dim, layers, hidden, inverter):
     import flowlib
 
     way = None if inverter == "default" else getattr(flowlib, inverter)()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 64 units have not each degree to 783
-        return getattr(flowlib, name)(dim, n_layers=layers, hidden=hidden, inverter=way)
+    return getattr(flowlib, name)(dim, n_layers=layers, hidden=hidden, inverter=way)
 
 
 def unmasked(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
@@ -135,6 +132,12 @@ def unmasked(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
             if made.direct is not None:
                 made.direct = plain(made.direct)
     return flow
+
+
+def coupled_splines(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
+    from flowlib import RealNVP, Spline
+
+    return RealNVP(dim, n_layers=layers + 1, hidden=hidden, transformer=Spline)
 
 
 def splines(dim: int, layers: int, hidden: tuple[int, ...]) -> nn.Module:
@@ -257,6 +260,6 @@ IAF = {"nflows": NflowsIAF, "normflows": NormflowsIAF}  # zuko's learns by its d
 # what the chapters have, one beside the other
 OURS = {
     "RealNVP": lambda dim, layers, hidden: flowlib(dim, layers + 1, hidden),
-    "MAF": maf, "MAF with splines": splines,
+    "MAF": maf, "MAF with splines": splines, "RealNVP with splines": coupled_splines,
 }  # fmt: skip
 FAMILIES = {"realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS}

@@ -154,6 +154,7 @@ class Jacobi:
 
 
 FEW = 3  # coordinates, up to which whole passes of not many rows are the quickest
+MANY = 128  # coordinates, beyond which direct links would be most of a network
 
 
 class Quickest:
@@ -297,6 +298,7 @@ class _AutoregressiveFlow(Flow):
                 order=ranks,
                 activation=functools.partial(Hardtanh, inplace=True),  # nothing else reads them
                 direct=_is_direct(dim, k),
+                warn=n_layers < 3,  # what one layer cuts off, another order links
                 gain=_gain(dim),
             )
             layers.append(self._directed(Autoregressive(made, move, inverter)))
@@ -318,8 +320,8 @@ class MAF(_AutoregressiveFlow):
     Layers come in pairs of opposite orders: of two coordinates there are no others, and of more
     each pair has a random one and its reverse. The :class:`ActNorm` in front starts where the data
     are. The networks have saturating units, so that far from the data they say what they say at
-    their edge. Of more than three coordinates, the networks of the first pair also have links from
-    the inputs to the outputs.
+    their edge. Of 4 to 128 coordinates, the networks of the first pair also have links from the
+    inputs to the outputs.
 
     Args:
         event_shape: the number of coordinates.
@@ -386,9 +388,10 @@ def _is_direct(dim: int, k: int) -> bool:
 
     Hidden units alone are slow to find that columns nearly repeat one another. The first pair of
     layers can say it in both directions; in the others the links cost more time than they save.
-    Of up to three coordinates they are not worth theirs at all.
+    Of up to three coordinates they are not worth theirs at all, and of very many they would be most
+    of the weights.
     """
-    return dim > FEW and k < 2
+    return k < 2 and FEW < dim <= MANY
 
 
 def _gain(dim: int) -> float:

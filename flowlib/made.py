@@ -177,6 +177,7 @@ class MADE(Structured):
             own. More than one needs a random order or random degrees.
         gain: how many times larger than in :class:`MaskedLinear` the hidden layers' weights start.
             With a large one, what an output says bends often over the range of an input.
+        warn: whether to warn of outputs that are cut off from inputs.
         generator: of random orderings and degrees.
 
     Attributes:
@@ -218,6 +219,7 @@ class MADE(Structured):
         direct: bool = False,
         n_masks: int = 1,
         gain: float = 1.0,
+        warn: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -244,7 +246,7 @@ class MADE(Structured):
         self._make_layers(wirings, direct, as_number("MADE", "gain", gain))
         self.activation = activation()
         self.register_structure(wiring=wiring)
-        if not direct:
+        if warn and not direct:
             cut = torch.stack([cut_pairs(*parts) for parts in wirings]).any(0)
             _warn_of_cuts(cut, widths, int(wiring[:, :dim].max()))
 

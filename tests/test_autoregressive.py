@@ -203,6 +203,10 @@ def test_the_first_pair_of_more_than_three_coordinates_has_direct_links():
 
     assert links(MAF(4, 4)) == links(IAF(4, 4)) == [True, True, False, False]
     assert links(MAF(3, 4)) == [False] * 4
+    assert links(MAF(128, 2, 8)) == [True] * 2
+    with pytest.warns(UserWarning, match="cut off"):  # of a single pair; of more, orders differ
+        assert links(MAF(129, 2, 8)) == [False] * 2
+    assert links(MAF(129, 3, 8)) == [False] * 3
 
 
 def test_the_fewer_coordinates_the_larger_the_weights_start():

@@ -14,8 +14,8 @@ LIBRARY = ROOT / "flowlib"
 # what is built on first, in the order of the chapters
 STOREYS = (
     "arguments", "columns", "structure", "units", "bases", "flow", "maps", "masks", "nn",
-    "transformers", "normalization", "coupling", "images", "made", "autoregressive", "iresnet", "rows",
-    "training", "datasets", "trained", "plotting", "checks",
+    "transformers", "normalization", "coupling", "images", "made", "autoregressive", "iresnet",
+    "rows", "training", "datasets", "trained", "plotting", "checks",
 )  # fmt: skip
 
 
