@@ -97,7 +97,7 @@ $(OLDEST)/.ready: pyproject.toml requirements.txt tools/oldest.py
 	    --requirement $(OLDEST)/requirements.txt --editable .
 	@touch $@
 
-# flowlib beside its peers, in an environment of their own; about an hour on one core.
+# flowlib beside its peers, in an environment of their own; about two hours on one core.
 BENCH := $(VENV)-bench
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/speed.py benchmarks/results/speed.json
@@ -106,7 +106,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/maf.py benchmarks/results/maf.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
-	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-parts.json --family parts
+	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-parts.json --family parts --seeds 3
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/ours.json --family ours
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json

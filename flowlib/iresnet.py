@@ -269,10 +269,8 @@ def require_slopes(where: str, activation: Activation) -> None:
 class Linearized(NamedTuple):
     """A map near a point.
 
-    Attributes:
-        value: ``g(x)``, ``(batch, D)``.
-        vjp: ``w -> wᵀJ``, of any ``(..., batch, D)``.
-        jvp: ``v -> Jv``, of any ``(..., batch, D)``.
+    The ``value`` ``g(x)``, ``(batch, D)``, and the products with the Jacobian from both sides,
+    ``vjp`` from ``w`` to ``wᵀJ`` and ``jvp`` from ``v`` to ``Jv``, of any ``(..., batch, D)``.
     """
 
     value: Tensor
@@ -490,10 +488,8 @@ class PowerSeries(LogDet):
 class FixedPoint(NamedTuple):
     """What :func:`fixed_point` found.
 
-    Attributes:
-        x: the points, ``(rows, ...)``.
-        error: of each row a bound on its distance to the solution, ``(rows,)``.
-        evaluations: how many times each row was evaluated, ``(rows,)``.
+    The points ``x``, ``(rows, ...)``; for each row the ``error``, a bound on its distance to the
+    solution, ``(rows,)``; and how many ``evaluations`` it took, ``(rows,)``.
     """
 
     x: Tensor

@@ -24,7 +24,8 @@ COLUMNS = {"POWER": 6, "GAS": 3, "HEPMASS": 3, "MINIBOONE": 4, "BSDS300": 63}
 def write(folder):
     for name in ("power", "gas", "hepmass", "miniboone", "BSDS300"):
         (folder / name).mkdir()
-    np.save(folder / "power" / "data.npy", rng.integers(0, 9, (100, 8)).astype(float))
+    rounded = rng.integers(0, 9, (100, 7)).astype(float)
+    np.save(folder / "power" / "data.npy", np.column_stack([rounded, rng.random(100)]))
     np.save(folder / "miniboone" / "data.npy", 5 + 3 * rng.normal(size=(100, 4)))
     a, b, c = rng.normal(size=(3, 100))
     names = ["Time", "Meth", "Eth", "R1", "R2", "R3", "R4"]
