@@ -17,7 +17,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ __all__ = [
     "FixedPoint",
     "IResNet",
     "Linearized",
+    "Lipschitz",
+    "LipschitzConv2d",
     "LipschitzLinear",
     "LogDet",
     "PowerSeries",
@@ -57,9 +59,124 @@ def as_bound(where: str, lipschitz: Any) -> float:
 # --- layers with a bound ----------------------------------------------------------------------
 
 NARROW = 8  # inputs or outputs, up to which the norm is exact in every step
+LANCZOS = 200  # steps at most
 
 
-class LipschitzLinear(nn.Module):
+class Lipschitz(nn.Module, ABC):
+    """Base class of linear maps with a bound on how much they lengthen a vector.
+
+    The weight is scaled down where its largest singular value exceeds the bound, and left alone
+    where it does not. In training, the singular value is that of power iteration from the vector of
+    the step before. Whenever the map is frozen, in evaluation and in a saved state, it is exact,
+    and does not change from call to call.
+
+    Args:
+        lipschitz: the bound.
+        n_steps: steps of power iteration for each call in training.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    right: Tensor  # the right singular vector of the largest value, as far as it is known
+    length: Tensor  # that value, of the last time that the layer was frozen
+    slack = 0.0  # by how much of itself the exact value may be wrong
+
+    def __init__(self, lipschitz: float, n_steps: int) -> None:
+        super().__init__()
+        self.lipschitz = as_number(type(self).__name__, "lipschitz", lipschitz)
+        self.n_steps = as_count(type(self).__name__, "n_steps", n_steps, 1)
+        self.register_buffer("length", torch.zeros(()))
+        self._seen_at: tuple[Tensor, int] | None = None  # of which weight, how often changed
+        self.register_state_dict_pre_hook(_freeze)  # type: ignore[no-untyped-call]
+
+    @abstractmethod
+    def operate(self, v: Tensor, weight: Tensor) -> Tensor:
+        """The linear map with that weight, of any ``(..., *inputs)``."""
+
+    @abstractmethod
+    def adjoint(self, w: Tensor, weight: Tensor) -> Tensor:
+        """Its transpose, of any ``(..., *outputs)``."""
+
+    @abstractmethod
+    def exact(self) -> Tensor:
+        """The right singular vector of the largest singular value, of length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., *inputs)`` to ``(..., *outputs)``."""
+        return self.operate(x, self.capped()) + self.bias
+
+    def capped(self) -> Tensor:
+        """The weight within its bound."""
+        capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
+        return capped
+
+    def norm(self) -> Tensor:
+        """The largest singular value, with its gradient; in training as far as it is known."""
+        if self.training:
+            return self._length(self.iterated())
+        right, length = self._frozen()
+        found = self._length(right)
+        # the value that was kept, to the last bit, with the gradient of this one
+        return found if length is None else found + (length - found).detach()
+
+    def _length(self, right: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(self.operate(right, self.weight))
+        return length
+
+    @torch.no_grad()
+    def iterated(self) -> Tensor:
+        """The singular vector after some more steps of power iteration."""
+        right = self.right
+        for _ in range(self.n_steps):
+            right = self.adjoint(self.operate(right, self.weight), self.weight)
+            length = torch.linalg.vector_norm(right)
+            right = torch.where(length > 0, right / length, self.right)
+        if seen(right.sum()) is not None and not torch.compiler.is_compiling():
+            self.right.copy_(right)
+        return right
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Compute the singular vector exactly, and keep it until the weight changes."""
+        if self.weight.is_meta:
+            return
+        exact = self.exact()
+        found, largest = self._length(self.right), self._length(exact)
+        near = max(self.slack, 8 * torch.finfo(self.weight.dtype).eps) * largest
+        # what comes from a saved state is kept if it is right, for a sum has other last bits anew
+        if not ((found >= largest - near) & ((self.length - found).abs() <= near)):
+            self.right.copy_(exact)
+            self.length.copy_(largest)
+        self._seen_at = (self.weight, changes(self.weight))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._seen_at = None  # on another device, or of another dtype
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if not mode:
+            self.freeze()
+        return self
+
+    @torch.no_grad()
+    def _frozen(self) -> tuple[Tensor, Tensor | None]:
+        """The singular vector and its value; without the value where it cannot be kept."""
+        if not torch.compiler.is_compiling():
+            if seen(self.weight.sum()) is None:
+                return self.exact(), None
+            at = self._seen_at
+            if at is None or at[0] is not self.weight or at[1] != changes(self.weight):
+                self.freeze()
+        return self.right, self.length
+
+
+def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
+    layer.freeze()
+
+
+class LipschitzLinear(Lipschitz):
     """A linear layer that lengthens no vector by more than a factor.
 
     Its weight is scaled down where its largest singular value exceeds the bound, and left alone
@@ -85,100 +202,151 @@ class LipschitzLinear(nn.Module):
     power iteration.
     """
 
-    right: Tensor  # the right singular vector of the largest value, as far as it is known
-
     def __init__(
         self, inputs: int, outputs: int, lipschitz: float = 1.0, *, n_steps: int = 1
     ) -> None:
-        super().__init__()
-        where = "LipschitzLinear"
-        self.inputs = as_count(where, "inputs", inputs, 1)
-        self.outputs = as_count(where, "outputs", outputs, 1)
-        self.lipschitz = as_number(where, "lipschitz", lipschitz)
-        self.n_steps = as_count(where, "n_steps", n_steps, 1)
+        super().__init__(lipschitz, n_steps)
+        self.inputs = as_count("LipschitzLinear", "inputs", inputs, 1)
+        self.outputs = as_count("LipschitzLinear", "outputs", outputs, 1)
         self.weight = nn.Parameter(torch.empty(self.outputs, self.inputs))
         nn.init.orthogonal_(self.weight)
         self.bias = nn.Parameter(torch.empty(self.outputs))
         nn.init.uniform_(self.bias, -1 / math.sqrt(self.inputs), 1 / math.sqrt(self.inputs))
         self.register_buffer("right", torch.full((self.inputs,), 1 / math.sqrt(self.inputs)))
-        self._seen_at: tuple[Tensor, int] | None = None  # of which weight, how often changed
-        self.register_state_dict_pre_hook(_freeze)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., inputs)`` to ``(..., outputs)``."""
-        return nn.functional.linear(x, self.capped(), self.bias)
+    def operate(self, v: Tensor, weight: Tensor) -> Tensor:
+        return v @ weight.mT
 
-    def capped(self) -> Tensor:
-        """The weight within its bound, ``(outputs, inputs)``."""
-        capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
-        return capped
+    def adjoint(self, w: Tensor, weight: Tensor) -> Tensor:
+        return w @ weight
 
-    def norm(self) -> Tensor:
-        """The largest singular value, with its gradient; in training as far as it is known."""
-        if self.training:
-            narrow = min(self.inputs, self.outputs) <= NARROW
-            right = self._exact() if narrow else self._iterated(self.n_steps)
-        else:
-            right = self._frozen()
-        norm: Tensor = torch.linalg.vector_norm(self.weight @ right)
-        return norm
+    def iterated(self) -> Tensor:
+        narrow = min(self.inputs, self.outputs) <= NARROW
+        return self.exact() if narrow else super().iterated()
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Compute the singular vector exactly, and keep it until the weight changes."""
-        if self.weight.is_meta:
-            return
-        exact = self._exact()
-        found, length = (torch.linalg.vector_norm(self.weight @ v) for v in (self.right, exact))
-        if not found > length * (1 - 1e-7):  # else it is that of a saved state, to the last bit
-            self.right.copy_(exact)
-        self._seen_at = (self.weight, changes(self.weight))
-
-    def train(self, mode: bool = True) -> LipschitzLinear:
-        super().train(mode)
-        if not mode:
-            self.freeze()
-        return self
-
-    @torch.no_grad()
-    def _frozen(self) -> Tensor:
-        if torch.compiler.is_compiling():
-            return self.right
-        if seen(self.weight.sum()) is None:
-            return self._exact()
-        at = self._seen_at
-        if at is None or at[0] is not self.weight or at[1] != changes(self.weight):
-            self.freeze()
-        return self.right
-
-    @torch.no_grad()
-    def _exact(self) -> Tensor:
+    def exact(self) -> Tensor:
         weight = self.weight.double()
         if self.inputs <= self.outputs:
             right = torch.linalg.eigh(weight.mT @ weight).eigenvectors[..., -1]
         else:
             right = weight.mT @ torch.linalg.eigh(weight @ weight.mT).eigenvectors[..., -1]
             right = right / torch.linalg.vector_norm(right).clamp(min=1e-300)
-        exact: Tensor = right.to(self.weight)
-        return exact
-
-    @torch.no_grad()
-    def _iterated(self, n_steps: int) -> Tensor:
-        right = self.right
-        for _ in range(n_steps):
-            right = self.weight.mT @ (self.weight @ right)
-            length = torch.linalg.vector_norm(right)
-            right = torch.where(length > 0, right / length, self.right)
-        if seen(right.sum()) is not None and not torch.compiler.is_compiling():
-            self.right.copy_(right)
-        return right
+        made: Tensor = right.to(self.weight)
+        return made
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.outputs}, lipschitz={self.lipschitz:g}"
 
 
-def _freeze(layer: LipschitzLinear, prefix: str, keep_vars: bool) -> None:
-    layer.freeze()
+class LipschitzConv2d(Lipschitz):
+    """A convolution that lengthens no picture by more than a factor.
+
+    The singular value is that of the convolution itself, with its zeros round the picture. That of
+    its kernel as a matrix is another number, too small by a factor of up to 3 and sometimes too
+    large. So the pictures' size belongs to the layer. When it is frozen, the value is found by
+    Lanczos' method, whose steps are repeated until the value changes by less than 1e-7 of itself.
+
+    Args:
+        inputs: the number of input channels.
+        outputs: the number of output channels.
+        size: the pictures' height and width.
+        kernel_size: the kernel's side, an odd number; pictures keep their size.
+        lipschitz: the bound.
+        n_steps: steps of power iteration for each call in training.
+
+    Raises:
+        ValueError: if a number is not positive, or the kernel's side is even.
+
+    Example:
+        >>> layer = LipschitzConv2d(1, 4, (8, 8), lipschitz=0.5)
+        >>> layer(torch.randn(5, 1, 8, 8)).shape
+        torch.Size([5, 4, 8, 8])
+
+    Source: Gouk et al. (2021), section 4.2; Behrmann et al. (2019), section 2.1 and appendix D;
+    Lanczos (1950).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, int],
+        kernel_size: int = 3,
+        lipschitz: float = 1.0,
+        *,
+        n_steps: int = 1,
+    ) -> None:
+        super().__init__(lipschitz, n_steps)
+        where = "LipschitzConv2d"
+        self.inputs = as_count(where, "inputs", inputs, 1)
+        self.outputs = as_count(where, "outputs", outputs, 1)
+        sides = as_ints(size)
+        if sides is None or len(sides) != 2 or min(sides) < 1:
+            raise ValueError(f"{where}: expected a size (height, width), got {size!r}")
+        self.size = sides
+        self.kernel_size = as_count(where, "kernel_size", kernel_size, 1)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"{where}: expected an odd kernel_size, got {kernel_size}")
+        shape = (self.outputs, self.inputs, self.kernel_size, self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape))
+        nn.init.orthogonal_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(self.outputs, 1, 1))
+        right = torch.ones(self.inputs, *self.size)
+        self.register_buffer("right", right / math.sqrt(right.numel()))
+
+    slack = 1e-7
+
+    def operate(self, v: Tensor, weight: Tensor) -> Tensor:
+        return self._convolved(nn.functional.conv2d, v, weight)
+
+    def adjoint(self, w: Tensor, weight: Tensor) -> Tensor:
+        return self._convolved(nn.functional.conv_transpose2d, w, weight)
+
+    def _convolved(self, convolve: Callable[..., Tensor], v: Tensor, weight: Tensor) -> Tensor:
+        made = convolve(v.reshape(-1, *v.shape[-3:]), weight, padding=self.kernel_size // 2)
+        return made.reshape(*v.shape[:-3], *made.shape[1:])
+
+    @torch.no_grad()
+    def exact(self) -> Tensor:
+        """By Lanczos' method on ``AᵀA``, in float64 and with all vectors kept orthogonal."""
+        weight = self.weight.double()
+        start = self.right.double() + 1e-3 * torch.cos(
+            torch.arange(self.right.numel(), device=weight.device).double()
+        ).reshape(self.right.shape)  # with a little of every direction
+        basis = [start / torch.linalg.vector_norm(start)]
+        diagonal: list[Tensor] = []
+        beside: list[Tensor] = []
+        last = torch.zeros((), dtype=torch.float64, device=weight.device)
+        for k in range(min(LANCZOS, start.numel())):
+            w = self.adjoint(self.operate(basis[-1], weight), weight)
+            diagonal.append((w * basis[-1]).sum())
+            span = torch.stack([b.flatten() for b in basis])
+            flat = w.flatten()
+            for _ in range(2):  # once is not enough in floating point
+                flat = flat - span.mT @ (span @ flat)
+            length = torch.linalg.vector_norm(flat)
+            T = torch.diag(torch.stack(diagonal))
+            if beside:
+                off = torch.stack(beside)
+                T = T + off.diag(1) + off.diag(-1)
+            values, vectors = torch.linalg.eigh(T)
+            settled = k > 3 and bool((values[-1] - last).abs() <= 1e-9 * values[-1])
+            last = values[-1]
+            if settled or not bool(length > 1e-12 * last.clamp(min=1e-300)):
+                break
+            beside.append(length)
+            basis.append((flat / length).reshape(start.shape))
+        kept = torch.stack([b.flatten() for b in basis[: len(vectors)]])
+        right = (vectors[:, -1] @ kept).reshape(start.shape)
+        made: Tensor = (right / torch.linalg.vector_norm(right)).to(self.weight)
+        return made
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.inputs}, {self.outputs}, {self.size}, {self.kernel_size}, "
+            f"lipschitz={self.lipschitz:g}"
+        )
 
 
 # --- activations ------------------------------------------------------------------------------
@@ -269,8 +437,8 @@ def require_slopes(where: str, activation: Activation) -> None:
 class Linearized(NamedTuple):
     """A map near a point.
 
-    The ``value`` ``g(x)``, ``(batch, D)``, and the products with the Jacobian from both sides,
-    ``vjp`` from ``w`` to ``wᵀJ`` and ``jvp`` from ``v`` to ``Jv``, of any ``(..., batch, D)``.
+    The ``value`` ``g(x)``, ``(batch, *event)``, and the products with the Jacobian from both sides,
+    ``vjp`` from ``w`` to ``wᵀJ`` and ``jvp`` from ``v`` to ``Jv``, of ``(..., batch, *event)``.
     """
 
     value: Tensor
@@ -285,13 +453,15 @@ class Branch(nn.Module):
     the whole. The last layer starts at zero.
 
     Args:
-        dim: the number of coordinates.
-        hidden: the widths of the hidden layers, or the width of the only one.
+        event_shape: the number of coordinates, or the shape ``(C, H, W)`` of a picture.
+        hidden: the widths of the hidden layers, or the width of the only one; of pictures, their
+            numbers of channels.
         lipschitz: the bound of the whole, below 1.
         activation: makes the activation from its scale; ``Sine`` by default.
-        scale: the activations' scale; None for ``sqrt(width / dim)``, at least 1. The bound makes
-            the first layer's rows as short as ``sqrt(dim / width)``, so that without a scale
-            every unit would be nearly a straight line.
+        scale: the activations' scale; None for ``sqrt(width / D)``, at least 1, and for 1 of
+            pictures. The bound makes the first layer's rows as short as ``sqrt(D / width)``, so
+            that without a scale every unit would be nearly a straight line.
+        kernel_size: of pictures, the side of the first and the last kernel; in between it is 1.
 
     Raises:
         ValueError: if a number is out of its range, or an activation steeper than 1.
@@ -301,31 +471,45 @@ class Branch(nn.Module):
         >>> value, vjp, jvp = g.linearize(torch.randn(5, 2))
         >>> vjp(torch.ones(5, 2)).shape
         torch.Size([5, 2])
+        >>> Branch((1, 8, 8), 16)(torch.randn(5, 1, 8, 8)).shape
+        torch.Size([5, 1, 8, 8])
 
     Source: Behrmann et al. (2019), section 2.1.
     """
 
     def __init__(
         self,
-        dim: int,
+        event_shape: int | Sequence[int],
         hidden: int | Sequence[int] = 128,
         lipschitz: float = 0.97,
         activation: Callable[[float], Activation] = Sine,
         scale: float | None = None,
+        *,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
-        self.dim = as_count("Branch", "dim", dim, 1)
+        self.event_shape = as_event_shape(event_shape)
+        if len(self.event_shape) not in (1, 3):
+            raise ValueError(
+                f"Branch: expected a vector or a picture (C, H, W), got {tuple(self.event_shape)}"
+            )
         widths = as_ints(hidden)
         if not widths or min(widths) < 1:
             raise ValueError(f"Branch: expected positive widths, got hidden={hidden!r}")
         self.lipschitz = as_bound("Branch", lipschitz)
-        sizes = [self.dim, *widths, self.dim]
-        each = self.lipschitz ** (1 / (len(sizes) - 1))
-        self.layers: Any = nn.ModuleList(
-            LipschitzLinear(*pair, each) for pair in itertools.pairwise(sizes)
-        )
-        scales = [max(1.0, math.sqrt(w / self.dim)) if scale is None else scale for w in widths]
-        bends = [activation(s) for s in scales]
+        size, *rest = self.event_shape
+        pairs = list(itertools.pairwise([size, *widths, size]))
+        each = self.lipschitz ** (1 / len(pairs))
+        layers: list[Lipschitz] = []
+        for k, pair in enumerate(pairs):
+            if rest:
+                side = kernel_size if k in (0, len(pairs) - 1) else 1
+                layers.append(LipschitzConv2d(*pair, (rest[0], rest[1]), side, each))
+            else:
+                layers.append(LipschitzLinear(*pair, each))
+        self.layers: Any = nn.ModuleList(layers)
+        usual = [1.0 if rest else max(1.0, math.sqrt(width / size)) for width in widths]
+        bends = [activation(s if scale is None else scale) for s in usual]
         for bend in bends:
             require_slopes("Branch", bend)
         self.activations: Any = nn.ModuleList(bends)
@@ -333,7 +517,7 @@ class Branch(nn.Module):
             nn.init.zeros_(weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., D)`` to ``(..., D)``."""
+        """``(..., *event)`` to ``(..., *event)``."""
         first, *others = self.layers
         h: Tensor = first(x)
         for activation, layer in zip(self.activations, others, strict=True):
@@ -341,29 +525,27 @@ class Branch(nn.Module):
         return h
 
     def linearize(self, x: Tensor) -> Linearized:
-        """The value at ``x (batch, D)``, and products with the Jacobian there from both sides.
+        """The value at ``x (batch, *event)``, and products with the Jacobian from both sides.
 
-        The products are matrix products and elementwise operations only, and differentiable.
+        The products are linear maps and elementwise operations only, and differentiable.
         """
         weights = [layer.capped() for layer in self.layers]
-        h, slopes = nn.functional.linear(x, weights[0], self.layers[0].bias), []
-        for activation, weight, layer in zip(
-            self.activations, weights[1:], self.layers[1:], strict=True
-        ):
-            h, slope = activation.with_slope(h)
-            slopes.append(slope)
-            h = nn.functional.linear(h, weight, layer.bias)
+        h, slopes = x, []
+        for k, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
+            if k:
+                h, slope = self.activations[k - 1].with_slope(h)
+                slopes.append(slope)
+            h = layer.operate(h, weight) + layer.bias
 
         def vjp(w: Tensor) -> Tensor:
-            w = w @ weights[-1]
-            for weight, slope in zip(weights[-2::-1], slopes[::-1], strict=True):
-                w = (w * slope) @ weight
+            for k in reversed(range(len(weights))):
+                w = self.layers[k].adjoint(w, weights[k])
+                w = w * slopes[k - 1] if k else w
             return w
 
         def jvp(v: Tensor) -> Tensor:
-            v = v @ weights[0].mT
-            for weight, slope in zip(weights[1:], slopes, strict=True):
-                v = (v * slope) @ weight.mT
+            for k, weight in enumerate(weights):
+                v = self.layers[k].operate(v * slopes[k - 1] if k else v, weight)
             return v
 
         return Linearized(h, vjp, jvp)
@@ -377,14 +559,16 @@ class LogDet(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
-        """``(batch,)``, of the branch near ``x (batch, D)``."""
+        """``(batch,)``, of the branch near ``x (batch, *event)``."""
 
 
 def plus_identity(x: Tensor, at: Linearized) -> Tensor:
     """``I + J``, ``(batch, D, D)``, by products of the Jacobian with all unit vectors at once."""
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[:, None]
-    columns = eye + at.jvp(eye.expand(x.shape[-1], *x.shape))
-    return columns.movedim(0, -1)
+    event = x.shape[1:]
+    dim = math.prod(event)
+    eye = torch.eye(dim, dtype=x.dtype, device=x.device).reshape(dim, 1, *event)
+    columns = eye + at.jvp(eye.expand(dim, *x.shape))
+    return columns.reshape(dim, x.shape[0], dim).movedim(0, -1)
 
 
 class ExactLogDet(LogDet):
@@ -401,7 +585,7 @@ class ExactLogDet(LogDet):
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
         matrix = plus_identity(x, at)
-        dim = x.shape[-1]
+        dim = matrix.shape[-1]
         if dim == 1:
             return matrix[..., 0, 0].log()
         if dim == 2:
@@ -457,15 +641,15 @@ class PowerSeries(LogDet):
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
         v = self.draw(x)
-        w, total = v, torch.zeros_like(x[..., 0])
+        w, total = v, x.new_zeros(x.shape[0])
         for k in range(1, self.n_terms + 1):
             w = at.vjp(w)
-            trace = (w * v).sum(-1).mean(0)
+            trace = (w * v).flatten(2).sum(-1).mean(0)
             total = total + (trace / k if k % 2 else -trace / k)
         return total
 
     def draw(self, x: Tensor) -> Tensor:
-        """Probes for each row of ``x``, ``(probes, batch, D)``."""
+        """Probes for each row of ``x``, ``(probes, batch, *event)``."""
         shape, generator = (self.probes, *x.shape), None
         if not self.training:
             generator = torch.Generator(x.device).manual_seed(self.seed)
@@ -668,7 +852,7 @@ class ResidualBlock(Bijection):
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.tol = as_number("ResidualBlock", "tol", tol)
         self.max_iter = as_count("ResidualBlock", "max_iter", max_iter, 1)
-        self.event_shape = torch.Size([branch.dim])
+        self.event_shape = branch.event_shape
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         at = self.branch.linearize(x)
@@ -679,14 +863,13 @@ class ResidualBlock(Bijection):
         at = self.branch.linearize(x)
         if torch.is_grad_enabled():
             for _ in range(2):
-                off = x + at.value - z
-                moved: Tensor = torch.linalg.solve(plus_identity(x, at), off[..., None])[..., 0]
-                x = x - moved
+                off = (x + at.value - z).flatten(1)[..., None]
+                x = x - torch.linalg.solve(plus_identity(x, at), off).reshape(x.shape)
                 at = self.branch.linearize(x)
         return x, -self.log_det(x, at)
 
     def solve(self, z: Tensor, accelerated: bool = True) -> FixedPoint:
-        """The ``x`` of ``z (batch, D)``, with its error and how many evaluations it took."""
+        """The ``x`` of ``z (batch, *event)``, with its error and how many evaluations it took."""
 
         def step(x: Tensor, rows: Tensor) -> Tensor:
             made: Tensor = z[rows] - self.branch(x)
@@ -725,7 +908,7 @@ class IResNet(Flow):
     """Invertible residual network: blocks ``x + g(x)``, and an :class:`ActNorm` before each.
 
     Args:
-        event_shape: the number of coordinates.
+        event_shape: the number of coordinates, or the shape ``(C, H, W)`` of a picture.
         n_layers: the number of blocks. One block changes volumes at most by the factor
             ``(1 + c) ** D``, so there must be several.
         hidden: the widths of the branches.
@@ -736,7 +919,7 @@ class IResNet(Flow):
         tol: the largest error of each block's inverse.
 
     Raises:
-        ValueError: if a number is out of its range, or the event is not a vector.
+        ValueError: if a number is out of its range, or the event no vector and no picture.
 
     Example:
         >>> flow = IResNet(2, n_layers=3, hidden=32)
@@ -759,11 +942,8 @@ class IResNet(Flow):
         tol: float = 1e-5,
     ) -> None:
         shape = as_event_shape(event_shape)
-        if len(shape) != 1:
-            raise ValueError(f"IResNet: expected a vector, got event_shape={tuple(shape)}")
-        (dim,) = shape
         layers: list[Bijection] = []
         for _ in range(as_count("IResNet", "n_layers", n_layers, 1)):
-            branch = Branch(dim, hidden, lipschitz, activation, scale)
-            layers += [ActNorm(dim), ResidualBlock(branch, log_det(), tol=tol)]
-        super().__init__(Compose(layers), StandardNormal(dim))
+            branch = Branch(shape, hidden, lipschitz, activation, scale)
+            layers += [ActNorm(shape), ResidualBlock(branch, log_det(), tol=tol)]
+        super().__init__(Compose(layers), StandardNormal(shape))

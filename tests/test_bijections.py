@@ -168,6 +168,10 @@ CASES = {
         (5,),
     ),
     "ResidualBlock": lambda: (ResidualBlock(Branch(4, (8, 6), lipschitz=0.5)), (4,)),
+    "ResidualBlock on images": lambda: (
+        ResidualBlock(Branch((2, 3, 2), 5, lipschitz=0.5)),
+        (2, 3, 2),
+    ),
     "ResidualBlock of two": lambda: (ResidualBlock(Branch(2, 8, 0.8, Tanh, scale=3.0)), (2,)),
     "Compose of Inverse": lambda: (Compose([LULinear(3), Inverse(ElementwiseAffine(3))]), (3,)),
     "Compose of none": lambda: (Compose([]), (3,)),

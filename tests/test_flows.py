@@ -60,6 +60,7 @@ FLOWS = {
     "IAF(4), context": lambda: IAF(4, 2, (8,), context_dim=2),
     "IResNet(2)": lambda: IResNet(2, 2, 8, lipschitz=0.6),
     "IResNet(5)": lambda: IResNet(5, 3, (8, 8), lipschitz=0.6),
+    "IResNet(1,3,3)": lambda: IResNet((1, 3, 3), 2, 4, lipschitz=0.6),
     "ImageRealNVP(1,4,4)": lambda: ImageRealNVP((1, 4, 4), 2, 3),
     "ImageRealNVP(2,4,4), context": lambda: ImageRealNVP((2, 4, 4), 1, 3, context_dim=2),
 }
@@ -92,6 +93,7 @@ def test_made_on_meta_and_filled_later(name):
         empty = FLOWS[name]()
     filled = empty.to_empty(device="cpu")
     filled.load_state_dict(flow.state_dict())
+    filled.eval()
     x, context = (None if part is None else part.float() for part in points(flow, 4))
     assert torch.equal(filled.log_prob(x, context), flow.log_prob(x, context))
     given = None if context is None else context[0]

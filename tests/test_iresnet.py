@@ -15,6 +15,7 @@ from flowlib import (
     Branch,
     ExactLogDet,
     IResNet,
+    LipschitzConv2d,
     LipschitzLinear,
     PowerSeries,
     ResidualBlock,
@@ -106,6 +107,50 @@ def test_the_norm_is_differentiated():
     torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-6)
 
 
+def matrix_of(layer, weight):
+    """The convolution as a matrix, column by column."""
+    inputs = layer.right.numel()
+    columns = layer.operate(
+        torch.eye(inputs, dtype=weight.dtype).reshape(-1, *layer.right.shape), weight
+    )
+    return columns.reshape(inputs, -1).T
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "kernel_size"),
+    [(1, 4, (8, 8), 3), (3, 2, (5, 7), 3), (4, 4, (4, 4), 5), (6, 3, (3, 5), 1),
+     (16, 16, (8, 8), 3), (2, 2, (1, 1), 3)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_convolutions_norm_is_the_operators(inputs, outputs, size, kernel_size, dtype):
+    layer = LipschitzConv2d(inputs, outputs, size, kernel_size, lipschitz=0.7).to(dtype)
+    randomize(layer, 0.5, seed=1)
+    A = matrix_of(layer, layer.weight.detach()).double()
+    true = torch.linalg.matrix_norm(A, 2).item()
+    assert layer.norm().item() == pytest.approx(true, rel=1e-5)
+    capped = torch.linalg.matrix_norm(matrix_of(layer, layer.capped().detach()).double(), 2)
+    assert capped <= 0.7 + 1e-4
+    w = torch.randn(3, outputs, *size, dtype=dtype)
+    torch.testing.assert_close(
+        layer.adjoint(w, layer.weight).flatten(1).double(), w.flatten(1).double() @ A,
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    if kernel_size > 1 and size != (1, 1):
+        kernel = torch.linalg.matrix_norm(layer.weight.detach().flatten(1).double(), 2).item()
+        assert abs(kernel / true - 1) > 0.1  # the reshaped kernel's is another number
+
+
+def test_a_convolution_in_training_converges_to_it():
+    layer = randomize(LipschitzConv2d(3, 5, (6, 6)), 0.5, seed=0)
+    exact = layer.norm().item()
+    layer.train().right.copy_(
+        torch.nn.functional.normalize(torch.ones(108), dim=0).reshape(3, 6, 6)
+    )
+    found = [layer.norm().item() for _ in range(200)]
+    assert found[0] < exact
+    assert found[-1] == pytest.approx(exact, rel=1e-3)
+
+
 def test_a_trained_flow_keeps_its_bounds_in_training_evaluation_and_after_loading():
     torch.manual_seed(0)
     toy = datasets.TOYS["rings"]
@@ -140,17 +185,20 @@ def test_an_activations_slope_is_autodiffs_and_at_most_one(curve, scale):
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@pytest.mark.parametrize("hidden", [5, (7, 4)])
-def test_products_with_the_jacobian_are_autodiffs(curve, hidden):
-    branch = pushed(3, hidden, activation=curve)
-    x = torch.randn(6, 3, generator=gen(0)).double()
+@pytest.mark.parametrize(("event", "hidden"), [(3, 5), (3, (7, 4)), ((2, 3, 2), 4)])
+def test_products_with_the_jacobian_are_autodiffs(curve, event, hidden):
+    branch = pushed(event, hidden, activation=curve)
+    event = branch.event_shape
+    x = torch.randn(6, *event, generator=gen(0)).double()
     at = branch.linearize(x)
     torch.testing.assert_close(at.value, branch(x))
-    J = torch.func.vmap(torch.func.jacrev(branch))(x)
-    for shape in ((6, 3), (4, 6, 3)):
-        v = torch.randn(shape, generator=gen(1)).double()
-        torch.testing.assert_close(at.jvp(v), (J @ v[..., None])[..., 0])
-        torch.testing.assert_close(at.vjp(v), (v[..., None, :] @ J)[..., 0, :])
+    J = torch.func.vmap(torch.func.jacrev(branch))(x).reshape(6, event.numel(), event.numel())
+    for lead in ((6,), (4, 6)):
+        v = torch.randn(*lead, *event, generator=gen(1)).double()
+        flat = v.flatten(len(lead))
+        forward, backward = (f(v).flatten(len(lead)) for f in (at.jvp, at.vjp))
+        torch.testing.assert_close(forward, (J @ flat[..., None])[..., 0])
+        torch.testing.assert_close(backward, (flat[..., None, :] @ J)[..., 0, :])
     assert torch.linalg.matrix_norm(J, 2).max() <= 0.97 + 1e-9
 
 
@@ -240,16 +288,16 @@ def test_the_error_that_is_stated_is_the_error(accelerated, slope, dtype):
         assert (found.error <= 1.001e-5).all()
 
 
-@pytest.mark.parametrize("dim", [2, 16])
+@pytest.mark.parametrize("event", [2, 16, (1, 4, 4)])
 @pytest.mark.parametrize("lipschitz", [0.9, 0.97])
-def test_an_inverse_is_within_the_tolerance(dim, lipschitz):
-    block = ResidualBlock(pushed(dim, 64, lipschitz), tol=1e-5).eval()
-    x = 2 * torch.randn(1000, dim, generator=gen(1)).double()
+def test_an_inverse_is_within_the_tolerance(event, lipschitz):
+    block = ResidualBlock(pushed(event, 64, lipschitz), tol=1e-5).eval()
+    x = 2 * torch.randn(1000, *block.event_shape, generator=gen(1)).double()
     with torch.no_grad():
         z, _ = block(x)
         for accelerated in (True, False):
             found = block.solve(z, accelerated)
-            true = (found.x - x).norm(dim=1)
+            true = (found.x - x).flatten(1).norm(dim=1)
             assert (true <= found.error).all()
             assert (true <= 1e-5).all()
 
@@ -339,7 +387,9 @@ class Steep(Activation):
         (lambda: Branch(2, hidden=()), "positive widths"),
         (lambda: Branch(2, 8, activation=Steep), r"slope reaches 1\.5"),
         (lambda: Sine(0), "positive, finite scale"),
-        (lambda: IResNet((1, 2, 2)), "expected a vector"),
+        (lambda: IResNet((2, 2)), "expected a vector or a picture"),
+        (lambda: LipschitzConv2d(1, 2, 8), "expected a size"),
+        (lambda: LipschitzConv2d(1, 2, (8, 8), 2), "odd kernel_size, got 2"),
         (lambda: PowerSeries(0), "n_terms of 1 or more"),
         (lambda: PowerSeries(2, distribution="uniform"), "uniform"),
         (lambda: LipschitzLinear(2, 0), "outputs"),
