@@ -303,8 +303,10 @@ def test_presets_reset_and_words(watch):
     assert "given to you" in kl.locator("[data-task]").inner_text()  # a slide solves nothing
     assert not solved(kl)
     kl.locator('[data-handle="q-map"]').focus()
-    for key in ["Shift+ArrowRight"] * 3 + ["Shift+ArrowLeft"] * 3:
-        one.page.keyboard.press(key)
+    for key in ("Shift+ArrowRight", "Shift+ArrowLeft"):  # away from it, which must be seen, and back
+        for _ in range(3):
+            one.page.keyboard.press(key)
+        browser.settle(kl)
     assert solved(kl)
     kl.locator('[data-preset="unequal"]').click()
     assert not solved(kl)
