@@ -303,7 +303,7 @@ def test_presets_reset_and_words(watch):
     assert "given to you" in kl.locator("[data-task]").inner_text()  # a slide solves nothing
     assert not solved(kl)
     kl.locator('[data-handle="q-map"]').focus()
-    for key in ("Shift+ArrowRight", "Shift+ArrowLeft"):  # away from it, which must be seen, and back
+    for key in ("Shift+ArrowRight", "Shift+ArrowLeft"):  # away, which must be seen
         for _ in range(3):
             one.page.keyboard.press(key)
         browser.settle(kl)
