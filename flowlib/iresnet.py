@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from flowlib.arguments import as_count, as_event_shape, as_ints, as_number, seen
 from flowlib.bases import StandardNormal
 from flowlib.flow import Bijection, Compose, Flow
+from flowlib.images import Squeeze
 from flowlib.normalization import ActNorm
 from flowlib.structure import changes
 
@@ -87,6 +88,7 @@ class Lipschitz(nn.Module, ABC):
         self.n_steps = as_count(type(self).__name__, "n_steps", n_steps, 1)
         self.register_buffer("length", torch.zeros(()))
         self._seen_at: tuple[Tensor, int] | None = None  # of which weight, how often changed
+        self._held: Tensor | None = None  # the weight within its bound, while it is held
         self.register_state_dict_pre_hook(_freeze)  # type: ignore[no-untyped-call]
 
     @abstractmethod
@@ -107,6 +109,8 @@ class Lipschitz(nn.Module, ABC):
 
     def capped(self) -> Tensor:
         """The weight within its bound."""
+        if self._held is not None:
+            return self._held
         capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
         return capped
 
@@ -115,6 +119,8 @@ class Lipschitz(nn.Module, ABC):
         if self.training:
             return self._length(self.iterated())
         right, length = self._frozen()
+        if length is not None and not torch.is_grad_enabled():
+            return length
         found = self._length(right)
         # the value that was kept, to the last bit, with the gradient of this one
         return found if length is None else found + (length - found).detach()
@@ -131,9 +137,13 @@ class Lipschitz(nn.Module, ABC):
             right = self.adjoint(self.operate(right, self.weight), self.weight)
             length = torch.linalg.vector_norm(right)
             right = torch.where(length > 0, right / length, self.right)
-        if seen(right.sum()) is not None and not torch.compiler.is_compiling():
-            self.right.copy_(right)
+        self._keep(right)
         return right
+
+    def _keep(self, right: Tensor) -> None:
+        """Where the next step of power iteration starts."""
+        if not torch.compiler.is_compiling() and seen(right.sum()) is not None:
+            self.right.copy_(right)
 
     @torch.no_grad()
     def freeze(self) -> None:
@@ -220,23 +230,80 @@ class LipschitzLinear(Lipschitz):
     def adjoint(self, w: Tensor, weight: Tensor) -> Tensor:
         return w @ weight
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the norm is exact in every step."""
+        return min(self.inputs, self.outputs) <= NARROW
+
     def iterated(self) -> Tensor:
-        narrow = min(self.inputs, self.outputs) <= NARROW
-        return self.exact() if narrow else super().iterated()
+        return self.exact() if self.is_narrow else super().iterated()
 
     @torch.no_grad()
     def exact(self) -> Tensor:
-        weight = self.weight.double()
-        if self.inputs <= self.outputs:
-            right = torch.linalg.eigh(weight.mT @ weight).eigenvectors[..., -1]
-        else:
-            right = weight.mT @ torch.linalg.eigh(weight @ weight.mT).eigenvectors[..., -1]
-            right = right / torch.linalg.vector_norm(right).clamp(min=1e-300)
-        made: Tensor = right.to(self.weight)
-        return made
+        return top_direction(self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.outputs}, lipschitz={self.lipschitz:g}"
+
+
+@torch.no_grad()
+def top_direction(weight: Tensor) -> Tensor:
+    """Of matrices ``(..., m, n)`` the right singular vectors ``(..., n)`` of the largest values."""
+    wide = weight.double()
+    if wide.shape[-1] <= wide.shape[-2]:
+        right = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., -1]
+    else:
+        left = torch.linalg.eigh(wide @ wide.mT).eigenvectors[..., -1:]
+        right = (wide.mT @ left)[..., 0]
+        right = right / torch.linalg.vector_norm(right, dim=-1, keepdim=True).clamp(min=1e-300)
+    made: Tensor = right.to(weight)
+    return made
+
+
+@contextlib.contextmanager
+def capped_once(module: nn.Module) -> Iterator[None]:
+    """Within this context each Lipschitz layer of a module caps its weight once.
+
+    In training, linear layers of equal shapes and bounds are capped together, which is faster. The
+    weights must not change meanwhile. In compiled code it does nothing.
+    """
+    layers = [m for m in module.modules() if isinstance(m, Lipschitz) and m._held is None]
+    if torch.compiler.is_compiling():
+        layers = []
+    alike: dict[Any, list[LipschitzLinear]] = {}
+    try:
+        for layer in layers:
+            if layer.training and isinstance(layer, LipschitzLinear):
+                weight, of = layer.weight, (layer.lipschitz, layer.n_steps)
+                alike.setdefault((weight.shape, weight.dtype, weight.device, of), []).append(layer)
+            else:
+                layer._held = layer.capped()
+        for group in alike.values():
+            for layer, capped in zip(group, _capped_together(group), strict=True):
+                layer._held = capped
+        yield
+    finally:
+        for layer in layers:
+            layer._held = None
+
+
+def _capped_together(layers: list[LipschitzLinear]) -> tuple[Tensor, ...]:
+    """What :meth:`Lipschitz.capped` is of layers in training, of equal shapes and bounds."""
+    weight = torch.stack([layer.weight for layer in layers])
+    if layers[0].is_narrow:
+        right = top_direction(weight)[..., None]
+    else:
+        with torch.no_grad():
+            right = start = torch.stack([layer.right for layer in layers])[..., None]
+            for _ in range(layers[0].n_steps):
+                right = weight.mT @ (weight @ right)
+                length = torch.linalg.vector_norm(right, dim=1, keepdim=True)
+                right = torch.where(length > 0, right / length, start)
+            for layer, own in zip(layers, right[..., 0], strict=True):
+                layer._keep(own)
+    length = torch.linalg.vector_norm(weight @ right, dim=1, keepdim=True)
+    capped: Tensor = weight / (length / layers[0].lipschitz).clamp(min=1)
+    return capped.unbind()
 
 
 class LipschitzConv2d(Lipschitz):
@@ -551,6 +618,32 @@ class Branch(nn.Module):
         return Linearized(h, vjp, jvp)
 
 
+def linearize(branch: nn.Module, x: Tensor) -> Linearized:
+    """The value and the products of any branch: its own, or those of ``torch.func``.
+
+    A branch without a method ``linearize`` is a module from ``(batch, *event)`` to the same, each
+    row by itself. Its products with the Jacobian are computed by autodiff.
+    """
+    own = getattr(branch, "linearize", None)
+    if own is not None:
+        made: Linearized = own(x)
+        return made
+    value, pull, *_ = torch.func.vjp(branch, x)
+
+    def vjp(w: Tensor) -> Tensor:
+        lead = w.shape[: w.ndim - x.ndim]
+        made: Tensor = torch.func.vmap(lambda w: pull(w)[0])(w.reshape(-1, *x.shape))
+        return made.reshape(*lead, *x.shape)
+
+    def jvp(v: Tensor) -> Tensor:
+        lead = v.shape[: v.ndim - x.ndim]
+        push = torch.func.vmap(lambda v: torch.func.jvp(branch, (x,), (v,))[1])
+        made: Tensor = push(v.reshape(-1, *x.shape))
+        return made.reshape(*lead, *x.shape)
+
+    return Linearized(value, vjp, jvp)
+
+
 # --- log-determinants -------------------------------------------------------------------------
 
 
@@ -814,13 +907,16 @@ class ResidualBlock(Bijection):
     as the bound asks for at the tolerance, and cannot say what was reached.
 
     Args:
-        branch: such as a :class:`Branch`.
+        branch: such as a :class:`Branch`. Any module will do that maps ``(batch, *event)`` to the
+            same, each row by itself, and has an ``event_shape`` and a ``lipschitz`` bound below 1.
+            The bound is believed: if it is not true, inverses and their errors are not, either.
         log_det: how the log-determinant is computed; None for :class:`ExactLogDet`.
         tol: the largest error of an inverse, as the length of a whole row.
         max_iter: the largest number of evaluations for an inverse.
 
     Raises:
-        TypeError: if ``branch`` has no ``linearize``.
+        TypeError: if ``branch`` has no ``event_shape`` or no ``lipschitz``.
+        ValueError: if its bound is not between 0 and 1.
         RuntimeError: from :meth:`inverse`, if ``max_iter`` evaluations are not enough.
 
     Example:
@@ -836,36 +932,38 @@ class ResidualBlock(Bijection):
 
     def __init__(
         self,
-        branch: Branch,
+        branch: Branch | nn.Module,
         log_det: LogDet | None = None,
         *,
         tol: float = 1e-5,
         max_iter: int = 2000,
     ) -> None:
         super().__init__()
-        if not hasattr(branch, "linearize"):
-            raise TypeError(
-                f"ResidualBlock: expected a Branch, got a {type(branch).__name__} without a "
-                "method linearize"
-            )
-        self.branch = branch
+        for name in ("event_shape", "lipschitz"):
+            if not hasattr(branch, name):
+                raise TypeError(
+                    f"ResidualBlock: expected a Branch, got a {type(branch).__name__} without "
+                    f"the attribute {name}"
+                )
+        as_bound("ResidualBlock", branch.lipschitz)
+        self.branch: Any = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.tol = as_number("ResidualBlock", "tol", tol)
         self.max_iter = as_count("ResidualBlock", "max_iter", max_iter, 1)
-        self.event_shape = branch.event_shape
+        self.event_shape = as_event_shape(branch.event_shape)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        at = self.branch.linearize(x)
+        at = linearize(self.branch, x)
         return x + at.value, self.log_det(x, at)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self._blindly(z) if seen(z.sum()) is None else self.solve(z).x
-        at = self.branch.linearize(x)
+        at = linearize(self.branch, x)
         if torch.is_grad_enabled():
             for _ in range(2):
                 off = (x + at.value - z).flatten(1)[..., None]
                 x = x - torch.linalg.solve(plus_identity(x, at), off).reshape(x.shape)
-                at = self.branch.linearize(x)
+                at = linearize(self.branch, x)
         return x, -self.log_det(x, at)
 
     def solve(self, z: Tensor, accelerated: bool = True) -> FixedPoint:
@@ -875,7 +973,7 @@ class ResidualBlock(Bijection):
             made: Tensor = z[rows] - self.branch(x)
             return made
 
-        with self._frozen():
+        with torch.no_grad(), self._frozen(), capped_once(self.branch):
             bound = self.branch.lipschitz
             return fixed_point(step, z, bound, self.tol, self.max_iter, accelerated)
 
@@ -883,7 +981,7 @@ class ResidualBlock(Bijection):
     def _blindly(self, z: Tensor) -> Tensor:
         bound = self.branch.lipschitz
         x = z
-        with self._frozen():
+        with self._frozen(), capped_once(self.branch):
             for _ in range(math.ceil(math.log(self.tol * (1 - bound)) / math.log(bound))):
                 x = z - self.branch(x)
         return x
@@ -904,6 +1002,14 @@ class ResidualBlock(Bijection):
 # --- the ready flow ---------------------------------------------------------------------------
 
 
+class _Blocks(Compose):
+    """Several blocks whose weights are capped together in training."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with capped_once(self) if self.training else contextlib.nullcontext():
+            return super().forward(x, context)
+
+
 class IResNet(Flow):
     """Invertible residual network: blocks ``x + g(x)``, and an :class:`ActNorm` before each.
 
@@ -916,6 +1022,7 @@ class IResNet(Flow):
         activation: makes a branch's activation from its scale.
         scale: as in :class:`Branch`.
         log_det: makes how a block computes its log-determinant.
+        squeeze: of pictures, how often four pixels become four channels before the first block.
         tol: the largest error of each block's inverse.
 
     Raises:
@@ -939,11 +1046,15 @@ class IResNet(Flow):
         activation: Callable[[float], Activation] = Sine,
         scale: float | None = None,
         log_det: Callable[[], LogDet] = ExactLogDet,
+        squeeze: int = 0,
         tol: float = 1e-5,
     ) -> None:
-        shape = as_event_shape(event_shape)
+        shape = outside = as_event_shape(event_shape)
         layers: list[Bijection] = []
+        for _ in range(as_count("IResNet", "squeeze", squeeze, 0)):
+            layers.append(Squeeze(shape))
+            shape = layers[-1].forward_shape(shape)
         for _ in range(as_count("IResNet", "n_layers", n_layers, 1)):
             branch = Branch(shape, hidden, lipschitz, activation, scale)
             layers += [ActNorm(shape), ResidualBlock(branch, log_det(), tol=tol)]
-        super().__init__(Compose(layers), StandardNormal(shape))
+        super().__init__(_Blocks(layers), StandardNormal(shape), outside)

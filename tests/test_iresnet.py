@@ -13,6 +13,7 @@ from flowlib import (
     ELU,
     Activation,
     Branch,
+    Compose,
     ExactLogDet,
     IResNet,
     LipschitzConv2d,
@@ -25,7 +26,7 @@ from flowlib import (
     fit,
     fixed_point,
 )
-from flowlib.iresnet import plus_identity
+from flowlib.iresnet import capped_once, plus_identity
 from tests.models import randomize
 
 CURVES = [Sine, Tanh, ELU]
@@ -170,6 +171,35 @@ def test_a_trained_flow_keeps_its_bounds_in_training_evaluation_and_after_loadin
     torch.testing.assert_close(twin.eval().log_prob(x), flow.eval().log_prob(x))
 
 
+@pytest.mark.parametrize("dim", [2, 30])
+def test_layers_that_are_capped_together_are_capped_as_each_by_itself(dim):
+    def made():
+        flow = randomize(IResNet(dim, 3, (40, 20), lipschitz=0.9).double(), 0.5)
+        torch.manual_seed(0)
+        for layer in flow.modules():
+            if isinstance(layer, LipschitzLinear):
+                layer.right.copy_(torch.nn.functional.normalize(torch.randn(layer.inputs), dim=0))
+        return flow.train()
+
+    x = torch.randn(50, dim, generator=gen(0)).double()
+    together, apart = made(), made()
+    with capped_once(together):
+        held = [m for m in together.modules() if isinstance(m, LipschitzLinear)]
+        assert all(layer.capped() is layer.capped() for layer in held)
+    together, first = made(), Compose(list(apart.bijection))
+    (z, log_det), (z_1, log_det_1) = together.bijection(x), first(x)
+    torch.testing.assert_close((z, log_det), (z_1, log_det_1))
+    grads = [
+        torch.autograd.grad(z.square().sum() + l.sum(), flow.parameters(), allow_unused=True)
+        for z, l, flow in ((z, log_det, together), (z_1, log_det_1, apart))
+    ]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+    for one, other in zip(together.buffers(), apart.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert all(m._held is None for m in together.modules() if isinstance(m, LipschitzLinear))
+
+
 # --- activations and branches -----------------------------------------------------------------
 
 
@@ -200,6 +230,47 @@ def test_products_with_the_jacobian_are_autodiffs(curve, event, hidden):
         torch.testing.assert_close(forward, (J @ flat[..., None])[..., 0])
         torch.testing.assert_close(backward, (flat[..., None, :] @ J)[..., 0, :])
     assert torch.linalg.matrix_norm(J, 2).max() <= 0.97 + 1e-9
+
+
+class Plain(torch.nn.Module):
+    """A branch that says nothing of its Jacobian."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.branch, self.event_shape = branch, branch.event_shape
+        self.lipschitz = branch.lipschitz
+
+    def forward(self, x):
+        return self.branch(x)
+
+
+@pytest.mark.parametrize("event", [2, 4, (2, 3, 2)])
+@pytest.mark.parametrize("log_det", [ExactLogDet, lambda: PowerSeries(3, 2)])
+def test_a_branch_of_another_kind_has_autodiffs_products(event, log_det):
+    branch = pushed(event, 5)
+    ours = ResidualBlock(branch, log_det()).eval()
+    plain = ResidualBlock(Plain(branch), log_det()).eval()
+    x = torch.randn(6, *branch.event_shape, generator=gen(0)).double()
+    torch.testing.assert_close(plain(x), ours(x))
+    z, _ = ours(x)
+    assert (plain.inverse(z)[0] - x).abs().max() < 1e-5
+    torch.testing.assert_close(plain.inverse(z), ours.inverse(z))
+    grads = [
+        torch.autograd.grad(block(x)[1].sum(), list(branch.parameters())[:-1], allow_unused=True)
+        for block in (ours, plain)
+    ]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_pictures_are_squeezed_where_asked():
+    flow = randomize(IResNet((1, 4, 8), 2, 6, squeeze=2), 0.5)
+    assert flow.base.event_shape == (16, 1, 2)
+    x = torch.randn(5, 1, 4, 8)
+    z, _ = flow.bijection(x)
+    assert z.shape == (5, 16, 1, 2)
+    torch.testing.assert_close(flow.bijection.inverse(z)[0], x, rtol=1e-4, atol=1e-4)
+    assert flow.sample(3).shape == (3, 1, 4, 8)
 
 
 def test_it_starts_as_the_identity():
@@ -388,6 +459,8 @@ class Steep(Activation):
         (lambda: Branch(2, 8, activation=Steep), r"slope reaches 1\.5"),
         (lambda: Sine(0), "positive, finite scale"),
         (lambda: IResNet((2, 2)), "expected a vector or a picture"),
+        (lambda: IResNet((1, 3, 4), squeeze=1), "sides that 2 divides"),
+        (lambda: IResNet((1, 4, 4), squeeze=-1), "squeeze of 0 or more"),
         (lambda: LipschitzConv2d(1, 2, 8), "expected a size"),
         (lambda: LipschitzConv2d(1, 2, (8, 8), 2), "odd kernel_size, got 2"),
         (lambda: PowerSeries(0), "n_terms of 1 or more"),
@@ -409,7 +482,11 @@ def test_what_does_not_converge_is_said():
         fixed_point(lambda x, rows: z[rows] - 0.97 * x, 0 * z, 0.97, 1e-5, 5, accelerated=False)
     with pytest.raises(RuntimeError, match="NaN or infinite"):
         fixed_point(lambda x, rows: x / 0, z, 0.5)
-    with pytest.raises(TypeError, match="without a method linearize"):
+    with pytest.raises(TypeError, match="a Linear without the attribute event_shape"):
         ResidualBlock(torch.nn.Linear(2, 2))
+    unbounded = Plain(Branch(2, 4))
+    unbounded.lipschitz = 1.1
+    with pytest.raises(ValueError, match=r"below 1, got 1\.1"):
+        ResidualBlock(unbounded)
     with pytest.raises(ValueError, match="expected finite values"):
         IResNet(2, 1, 4).bijection.inverse(torch.tensor([[1.0, math.inf]]))
