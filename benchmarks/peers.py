@@ -251,6 +251,65 @@ class NormflowsIAF(NormflowsMAF):
         return self.flow.sample(n)
 
 
+# --- residual networks ------------------------------------------------------------------------
+
+
+class ours_residual(nn.Module):
+    """Our residual network; in more than three dimensions it learns by a series of eight terms."""
+
+    def __init__(self, dim, layers, hidden, **options):
+        super().__init__()
+        from flowlib import ExactLogDet, IResNet, PowerSeries
+
+        self.exact = ExactLogDet()
+        log_det = ExactLogDet if dim <= 3 else functools.partial(PowerSeries, 8)
+        self.flow = IResNet(dim, layers, hidden, log_det=log_det, **options)
+        self.initialize = self.flow.initialize
+        self.series = [b.log_det for b in self.flow.bijection if hasattr(b, "log_det")]
+
+    def log_prob(self, x):
+        """In evaluation the log-determinants are exact."""
+        blocks = [b for b in self.flow.bijection if hasattr(b, "log_det")]
+        for block, series in zip(blocks, self.series, strict=True):
+            block.log_det = series if self.training else self.exact
+        return self.flow.log_prob(x)
+
+
+def normflows_residual(event, layers, hidden, n_terms=None):
+    """normflows' blocks; ``n_terms`` of the series, or None for the exact determinant of two."""
+    import normflows as nf
+
+    class Residuals(nn.Module):
+        def __init__(self):
+            super().__init__()
+            flows = []
+            for _ in range(layers):
+                if isinstance(event, int):
+                    shape = event
+                    net = nf.nets.LipschitzMLP([event, *as_tuple(hidden), event])
+                else:
+                    shape, channels = event, event[0]
+                    net = nf.nets.LipschitzCNN([channels, *as_tuple(hidden), channels], [3, 3])
+                options = {"brute_force": True} if n_terms is None else {"n_power_series": n_terms}
+                flows.append(nf.flows.Residual(net, reduce_memory=False, **options))
+                size = (shape,) if isinstance(shape, int) else (shape[0], 1, 1)
+                flows.append(nf.flows.ActNorm(size))
+            base = nf.distributions.DiagGaussian(event, trainable=False)
+            self.flow = nf.NormalizingFlow(base, flows)
+
+        def log_prob(self, x):
+            return self.flow.log_prob(x)
+
+        def after_step(self):
+            nf.utils.update_lipschitz(self, 5)
+
+    return Residuals()
+
+
+def as_tuple(hidden):
+    return (hidden,) if isinstance(hidden, int) else tuple(hidden)
+
+
 REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
 MAF = {
     "flowlib": maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,

@@ -105,7 +105,11 @@ class Lipschitz(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., *inputs)`` to ``(..., *outputs)``."""
-        return self.operate(x, self.capped()) + self.bias
+        return self.affine(x, self.capped(), self.bias)
+
+    def affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The layer with that weight and that bias."""
+        return self.operate(x, weight) + bias
 
     def capped(self) -> Tensor:
         """The weight within its bound."""
@@ -223,6 +227,9 @@ class LipschitzLinear(Lipschitz):
         self.bias = nn.Parameter(torch.empty(self.outputs))
         nn.init.uniform_(self.bias, -1 / math.sqrt(self.inputs), 1 / math.sqrt(self.inputs))
         self.register_buffer("right", torch.full((self.inputs,), 1 / math.sqrt(self.inputs)))
+
+    def affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return nn.functional.linear(x, weight, bias)
 
     def operate(self, v: Tensor, weight: Tensor) -> Tensor:
         return v @ weight.mT
@@ -440,13 +447,17 @@ class Activation(nn.Module, ABC):
     def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The activation of scale 1, and its slope."""
 
+    def value(self, h: Tensor) -> Tensor:
+        """The activation of scale 1 without its slope."""
+        return self.curve(h)[0]
+
     def with_slope(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The activation and its slope, both of the shape of ``h``."""
         value, slope = self.curve(self.scale * h)
-        return value / self.scale, slope
+        return value * (1 / self.scale), slope
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.with_slope(h)[0]
+        return self.value(self.scale * h) * (1 / self.scale)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"
@@ -465,6 +476,9 @@ class Sine(Activation):
     def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
         return h.sin(), h.cos()
 
+    def value(self, h: Tensor) -> Tensor:
+        return h.sin()
+
 
 class Tanh(Activation):
     """``tanh``."""
@@ -472,6 +486,9 @@ class Tanh(Activation):
     def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
         value = h.tanh()
         return value, 1 - value * value
+
+    def value(self, h: Tensor) -> Tensor:
+        return h.tanh()
 
 
 class ELU(Activation):
@@ -483,6 +500,9 @@ class ELU(Activation):
     def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
         below = h.clamp(max=0).exp()
         return torch.where(h > 0, h, below - 1), torch.where(h > 0, torch.ones_like(h), below)
+
+    def value(self, h: Tensor) -> Tensor:
+        return nn.functional.elu(h)
 
 
 def require_slopes(where: str, activation: Activation) -> None:
@@ -585,33 +605,40 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., *event)`` to ``(..., *event)``."""
-        first, *others = self.layers
-        h: Tensor = first(x)
-        for activation, layer in zip(self.activations, others, strict=True):
-            h = layer(activation(h))
+        h = x
+        for k, (layer, (weight, bias)) in enumerate(zip(self.layers, self.folded(), strict=True)):
+            h = layer.affine(self.activations[k - 1].value(h) if k else h, weight, bias)
         return h
+
+    def folded(self) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's weight and bias, with the scales of the activations before and after it."""
+        scales = [1.0, *(activation.scale for activation in self.activations), 1.0]
+        return [
+            (layer.capped() * (after / before), layer.bias * after)
+            for layer, (before, after) in zip(self.layers, itertools.pairwise(scales), strict=True)
+        ]
 
     def linearize(self, x: Tensor) -> Linearized:
         """The value at ``x (batch, *event)``, and products with the Jacobian from both sides.
 
         The products are linear maps and elementwise operations only, and differentiable.
         """
-        weights = [layer.capped() for layer in self.layers]
+        folded = self.folded()
         h, slopes = x, []
-        for k, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
+        for k, (layer, (weight, bias)) in enumerate(zip(self.layers, folded, strict=True)):
             if k:
-                h, slope = self.activations[k - 1].with_slope(h)
+                h, slope = self.activations[k - 1].curve(h)
                 slopes.append(slope)
-            h = layer.operate(h, weight) + layer.bias
+            h = layer.affine(h, weight, bias)
 
         def vjp(w: Tensor) -> Tensor:
-            for k in reversed(range(len(weights))):
-                w = self.layers[k].adjoint(w, weights[k])
+            for k in reversed(range(len(folded))):
+                w = self.layers[k].adjoint(w, folded[k][0])
                 w = w * slopes[k - 1] if k else w
             return w
 
         def jvp(v: Tensor) -> Tensor:
-            for k, weight in enumerate(weights):
+            for k, (weight, _) in enumerate(folded):
                 v = self.layers[k].operate(v * slopes[k - 1] if k else v, weight)
             return v
 
@@ -788,13 +815,13 @@ def fixed_point(
     A row is done when the bound on the error of its *answer* is within the tolerance: for the point
     that is returned, :math:`\|x^* - F(x)\| \le \frac{c}{1 - c} \|F(x) - x\|`. A small step alone
     says little: at :math:`c = 0.97` it is 32 times smaller than the error can be. Rows that are
-    done are not evaluated any more. Where rounding does not allow the tolerance, as in float32 at
+    done leave the loop. Where rounding does not allow the tolerance, as in float32 at
     1e-5 and :math:`c = 0.97`, the row ends at the smallest step that it allows, and ``error`` says
     what was reached.
 
-    Accelerated, a row goes where the last steps together point (Anderson, depth 2), and only as
-    long as its step shrinks by ``c`` each time, as a plain step's does. If not, it goes back and
-    takes the plain step. It cannot be compiled, and is not differentiable.
+    Accelerated, a row goes where its last steps together point (Anderson, depth 2), as long as the
+    step then shrinks by ``c`` at least, as a plain step's does. If not, it goes back and takes the
+    plain step. It cannot be compiled, and is not differentiable.
 
     Args:
         F: gets points ``(k, ...)`` and the numbers ``(k,)`` of their rows.
@@ -823,75 +850,81 @@ def fixed_point(
     if not x0.isfinite().all():
         raise ValueError("fixed_point: expected a finite start, got NaN or infinite numbers")
     shape, far = x0.shape, c / (1 - c)
-    flat = x0.flatten(1)
-    x, error = flat.clone(), flat.new_zeros(len(flat))
-    evaluations = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-    floor = 4 * torch.finfo(flat.dtype).eps
+    trial = x0.flatten(1)  # where each row is evaluated next
+    x, error = trial.clone(), trial.new_zeros(len(trial))
+    evaluations = torch.zeros(len(trial), dtype=torch.long, device=trial.device)
+    floor = 4 * torch.finfo(trial.dtype).eps
 
-    rows = torch.arange(len(flat), device=flat.device)
-    trial = flat  # where each row is evaluated next
-    answer = step = None  # F at the last accepted point, and F - point there
-    history: list[tuple[Tensor, Tensor]] = []  # differences of answers and of steps
-    plain = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    for count in range(1, max_iter + 1):
+    rows = torch.arange(len(trial), device=trial.device)  # which are still evaluated
+    answer, step = trial, torch.zeros_like(trial)  # F at the last accepted point, F - point there
+    length = bound = trial.new_zeros(len(trial))  # of the step, and on the error of the answer
+    history: list[tuple[Tensor, Tensor]] = []  # how both changed, the newest first
+    count = torch.zeros_like(rows)  # how many points a row has accepted since it went back
+    bold = done = torch.zeros_like(rows, dtype=torch.bool)  # bold: its trial is extrapolated
+    for evaluation in range(1, max_iter + 1):
         if not len(rows):
             break
         made = F(trial.reshape(-1, *shape[1:]), rows).flatten(1)
-        moved = made - trial
+        moved, before = made - trial, length
         length = torch.linalg.vector_norm(moved, dim=1)
         if not length.isfinite().all():
             raise RuntimeError("fixed_point: F returned NaN or infinite numbers")
-        if answer is None or step is None:
-            answer, step, kept = made, moved, torch.ones_like(plain)
-            stalled = torch.zeros_like(plain)
-        else:
-            before = torch.linalg.vector_norm(step, dim=1)
-            kept = plain | (length <= c * before)
-            stalled = kept & (length >= before)
+        kept = ~bold | (length <= c * before)
+        if not kept.all():
+            made = torch.where(kept[:, None], made, answer)
+            moved = torch.where(kept[:, None], moved, step)
+            length = torch.where(kept, length, before)
+        if accelerated and evaluation > 1:
             history = [(made - answer, moved - step), *history][:2]
-            history = [tuple(torch.where(kept[:, None], d, 0.0) for d in pair) for pair in history]  # type: ignore[misc]
-            answer = torch.where(kept[:, None], made, answer)
-            step = torch.where(kept[:, None], moved, step)
-        length = torch.linalg.vector_norm(step, dim=1)
-        reached = far * length
+        answer, step, count = made, moved, torch.where(kept, count + 1, 1)
+
         size = torch.linalg.vector_norm(answer, dim=1)
+        bound = far * length + floor * size * (1 + far)  # with what rounding may have hidden
         # rounding goes round in steps of up to floor / (1 - c), and they shrink no more
-        done = (reached <= tol) | (length <= floor * size)
-        done = done | (stalled & (length <= floor * (1 + far) * size))
-        x[rows] = answer
-        # what rounding may have hidden
-        error[rows] = reached + floor * size * (1 + far)
-        evaluations[rows] = count
-        left = ~done
-        rows, answer, step = rows[left], answer[left], step[left]
-        kept, history = kept[left], [(a[left], b[left]) for a, b in history]
-        trial, plain = answer, torch.ones_like(kept)
-        if accelerated and history:
-            trial = torch.where(kept[:, None], _extrapolated(answer, step, history), answer)
-            plain = ~kept
+        stalled = kept & (count > 1) & (length >= before) & (length <= floor * (1 + far) * size)
+        now = ~done & ((far * length <= tol) | (length <= floor * size) | stalled)
+        if now.any():
+            at = rows[now]
+            x[at], error[at], evaluations[at] = answer[now], bound[now], evaluation
+            done = done | now
+            if 4 * int(done.sum()) >= len(done):  # for few it would not pay to move the others
+                left = ~done
+                rows, done, kept, count, length, bound, answer, step = (
+                    v[left] for v in (rows, done, kept, count, length, bound, answer, step)
+                )
+                history = [(a[left], b[left]) for a, b in history]
+        trial, bold = answer, kept & (count > 1)
+        if history and bold.any():
+            trial = torch.where(bold[:, None], _extrapolated(answer, step, history, count), answer)
+        else:
+            bold = torch.zeros_like(bold)
     if len(rows):
-        worst = float(error[rows].max())
         raise RuntimeError(
-            f"fixed_point: {len(rows)} of {len(flat)} rows are not within {tol:g} after {max_iter} "
-            f"evaluations; the error of the worst may be {worst:.2g}"
+            f"fixed_point: {int((~done).sum())} of {len(x)} rows are not within {tol:g} after "
+            f"{max_iter} evaluations; the error of the worst may be {float(bound[~done].max()):.2g}"
         )
     return FixedPoint(x.reshape(shape), error, evaluations)
 
 
-def _extrapolated(answer: Tensor, step: Tensor, history: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _extrapolated(
+    answer: Tensor, step: Tensor, history: list[tuple[Tensor, Tensor]], count: Tensor
+) -> Tensor:
     """Where the combination of the last answers lies whose step would be the shortest."""
-    answers = torch.stack([pair[0] for pair in history], -1)  # (rows, D, m)
-    steps = torch.stack([pair[1] for pair in history], -1)
-    gram = steps.mT @ steps
+    (da, ds), (db, dt) = history[0], history[-1]
+    long = (count > 2)[:, None]  # a row with fewer points has no second difference
+    if len(history) < 2 or not long.all():
+        db, dt = (torch.where(long, d, 0.0) for d in (db, dt))
+    aa, bb, ab = (ds * ds).sum(1), (dt * dt).sum(1), (ds * dt).sum(1)
+    # by the scale first, so that no square vanishes
+    scale = aa + bb + torch.finfo(aa.dtype).tiny
+    aa, bb, ab, ar, br = (v / scale for v in (aa, bb, ab, (ds * step).sum(1), (dt * step).sum(1)))
     # a little is added to the diagonal: rows whose differences are zero or parallel stay solvable
-    scale = gram.diagonal(dim1=1, dim2=2).sum(1)
-    tiny = torch.finfo(step.dtype).tiny
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    damped = gram + (1e-10 if step.dtype == torch.float64 else 1e-6) * scale[:, None, None] * eye
-    damped = damped + tiny * eye
-    weights = torch.linalg.solve(damped, steps.mT @ step[..., None])
-    moved = answer - (answers @ weights)[..., 0]
-    return torch.where(moved.isfinite().all(1, keepdim=True), moved, answer)
+    damping = 1e-10 if aa.dtype == torch.float64 else 1e-6
+    aa, bb = aa + damping, bb + damping
+    det = aa * bb - ab * ab
+    first, second = (bb * ar - ab * br) / det, (aa * br - ab * ar) / det
+    moved = answer - first[:, None] * da - second[:, None] * db
+    return torch.where(moved.sum(1, keepdim=True).isfinite(), moved, answer)
 
 
 # --- the block --------------------------------------------------------------------------------
