@@ -254,32 +254,38 @@ class NormflowsIAF(NormflowsMAF):
 # --- residual networks ------------------------------------------------------------------------
 
 
-class ours_residual(nn.Module):
-    """Our residual network; in more than three dimensions it learns by a series of eight terms."""
+class Residuals(nn.Module):
+    """Our residual network of 8 blocks with 128 units; in more than three dimensions it learns by a
+    series of eight terms, and in evaluation its log-determinants are exact."""
 
-    def __init__(self, dim, layers, hidden, **options):
+    def __init__(self, dim, activation="Sine"):
         super().__init__()
-        from flowlib import ExactLogDet, IResNet, PowerSeries
+        import flowlib
 
-        self.exact = ExactLogDet()
-        log_det = ExactLogDet if dim <= 3 else functools.partial(PowerSeries, 8)
-        self.flow = IResNet(dim, layers, hidden, log_det=log_det, **options)
+        self.exact = flowlib.ExactLogDet()
+        series = flowlib.ExactLogDet if dim <= 3 else functools.partial(flowlib.PowerSeries, 8)
+        kind = getattr(flowlib, activation)
+        self.flow = flowlib.IResNet(dim, 8, 128, activation=kind, log_det=series)
         self.initialize = self.flow.initialize
-        self.series = [b.log_det for b in self.flow.bijection if hasattr(b, "log_det")]
+        self.blocks = [b for b in self.flow.bijection if hasattr(b, "log_det")]
+        # registered, so that train() and eval() reach them while the others are in their place
+        self.series = nn.ModuleList(b.log_det for b in self.blocks)
 
     def log_prob(self, x):
-        """In evaluation the log-determinants are exact."""
-        blocks = [b for b in self.flow.bijection if hasattr(b, "log_det")]
-        for block, series in zip(blocks, self.series, strict=True):
+        for block, series in zip(self.blocks, self.series, strict=True):
             block.log_det = series if self.training else self.exact
         return self.flow.log_prob(x)
+
+
+def iresnet(activation="Sine"):
+    return lambda dim, layers, hidden: Residuals(dim, activation)
 
 
 def normflows_residual(event, layers, hidden, n_terms=None):
     """normflows' blocks; ``n_terms`` of the series, or None for the exact determinant of two."""
     import normflows as nf
 
-    class Residuals(nn.Module):
+    class Theirs(nn.Module):
         def __init__(self):
             super().__init__()
             flows = []
@@ -303,7 +309,7 @@ def normflows_residual(event, layers, hidden, n_terms=None):
         def after_step(self):
             nf.utils.update_lipschitz(self, 5)
 
-    return Residuals()
+    return Theirs()
 
 
 def as_tuple(hidden):
@@ -320,5 +326,13 @@ IAF = {"nflows": NflowsIAF, "normflows": NormflowsIAF}  # zuko's learns by its d
 OURS = {
     "RealNVP": lambda dim, layers, hidden: flowlib(dim, layers + 1, hidden),
     "MAF": maf, "MAF with splines": splines, "RealNVP with splines": coupled_splines,
+    "IResNet": iresnet(),
 }  # fmt: skip
-FAMILIES = {"realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS}
+# at D = 2 normflows' determinants are exact, else of eight terms in training, of 20 and some after
+IRESNET = {
+    "flowlib": iresnet(), "tanh": iresnet("Tanh"), "ELU": iresnet("ELU"),
+    "normflows": lambda dim, layers, hidden: normflows_residual(
+        dim, 8, 128, None if dim == 2 else 8
+    ),
+}  # fmt: skip
+FAMILIES = {"realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS, "iresnet": IRESNET}

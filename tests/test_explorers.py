@@ -192,6 +192,8 @@ CHANGES = [
     (MaskExplorer, {}, '[data-link="0,4,3"]', "Enter", "flips"),
     (CompletionExplorer, {}, '[data-ring="picture"]', " ", "pixels"),
     (widgets.SplineExplorer, {}, '[data-handle="knot-3"]', "ArrowUp", "knots"),
+    (widgets.FixedPointExplorer, {}, '[data-handle="point-3"]', "ArrowUp", "points"),
+    (widgets.FixedPointExplorer, {"view": "block"}, '[data-handle="latent"]', "ArrowUp", "latent"),
 ]
 changes = pytest.mark.parametrize(
     ("explorer", "traits", "node", "key", "name"),

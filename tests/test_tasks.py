@@ -4,6 +4,7 @@ import pytest
 
 from flowlib.widgets import (
     CompletionExplorer,
+    FixedPointExplorer,
     InversionExplorer,
     JacobianExplorer,
     KLExplorer,
@@ -224,6 +225,26 @@ def three(hand):
         hand.slide("slope", share)
 
 
+def slow(hand):
+    hand.press('[data-preset="slope +0.97"]')
+    hand.slide("slope", 0.4)
+    hand.slide("slope", 0.9)
+
+
+def never(hand):
+    hand.press('[data-preset="slope +0.97"]')
+    hand.slide("slope", 1.03)
+
+
+def long(hand):
+    def place(name):
+        return browser.state(hand.explorer, "latent")
+
+    svg = hand.find("svg").evaluate("e => e.getBoundingClientRect().width")
+    described(hand, place, lambda name: (svg / 5.2, svg / 5.2))
+    hand.move("latent", hand.explorer.evaluate("e => e.model.get('longest').from"))
+
+
 TASKS = {
     "shear": (shear, WarpExplorer, {}),
     "hills": (hills, WarpExplorer, {"view": "line"}),
@@ -237,6 +258,9 @@ TASKS = {
     "far": (far, CompletionExplorer, {}),
     "ticks": (share, InversionExplorer, {}),
     "three": (three, SplineExplorer, {}),
+    "slow": (slow, FixedPointExplorer, {}),
+    "never": (never, FixedPointExplorer, {"turn": 1}),
+    "long": (long, FixedPointExplorer, {"view": "block"}),
 }
 
 

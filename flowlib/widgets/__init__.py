@@ -2,6 +2,7 @@
 
 from flowlib.widgets.base import Explorer
 from flowlib.widgets.completion import CompletionExplorer
+from flowlib.widgets.fixedpoint import FixedPointExplorer
 from flowlib.widgets.inversion import InversionExplorer
 from flowlib.widgets.jacobian import JacobianExplorer
 from flowlib.widgets.kl import KLExplorer
@@ -14,6 +15,7 @@ from flowlib.widgets.warp import WarpExplorer
 __all__ = [
     "CompletionExplorer",
     "Explorer",
+    "FixedPointExplorer",
     "InversionExplorer",
     "JacobianExplorer",
     "KLExplorer",
