@@ -27,7 +27,6 @@ from flowlib.bases import StandardNormal
 from flowlib.flow import Bijection, Compose, Flow
 from flowlib.images import Squeeze
 from flowlib.normalization import ActNorm
-from flowlib.structure import changes
 
 __all__ = [
     "ELU",
@@ -87,7 +86,7 @@ class Lipschitz(nn.Module, ABC):
         self.lipschitz = as_number(type(self).__name__, "lipschitz", lipschitz)
         self.n_steps = as_count(type(self).__name__, "n_steps", n_steps, 1)
         self.register_buffer("length", torch.zeros(()))
-        self._seen_at: tuple[Tensor, int] | None = None  # of which weight, how often changed
+        self._frozen_at: list[float] | None = None  # what the weight looked like
         self._held: Tensor | None = None  # the weight within its bound, while it is held
         self.register_state_dict_pre_hook(_freeze)  # type: ignore[no-untyped-call]
 
@@ -161,11 +160,11 @@ class Lipschitz(nn.Module, ABC):
         if not ((found >= largest - near) & ((self.length - found).abs() <= near)):
             self.right.copy_(exact)
             self.length.copy_(largest)
-        self._seen_at = (self.weight, changes(self.weight))
+        self._frozen_at = self._look()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._seen_at = None  # on another device, or of another dtype
+        self._frozen_at = None  # on another device, or of another dtype
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -178,12 +177,19 @@ class Lipschitz(nn.Module, ABC):
     def _frozen(self) -> tuple[Tensor, Tensor | None]:
         """The singular vector and its value; without the value where it cannot be kept."""
         if not torch.compiler.is_compiling():
-            if seen(self.weight.sum()) is None:
+            look = self._look()
+            if look is None:
                 return self.exact(), None
-            at = self._seen_at
-            if at is None or at[0] is not self.weight or at[1] != changes(self.weight):
+            if look != self._frozen_at:
                 self.freeze()
         return self.right, self.length
+
+    def _look(self) -> list[float] | None:
+        """Two numbers that change with the weight, also where autograd counts no change."""
+        numbers: list[float] | None = seen(
+            torch.stack([self.weight.sum(), torch.linalg.vector_norm(self.weight)])
+        )
+        return numbers
 
 
 def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
@@ -545,9 +551,9 @@ class Branch(nn.Module):
             numbers of channels.
         lipschitz: the bound of the whole, below 1.
         activation: makes the activation from its scale; ``Sine`` by default.
-        scale: the activations' scale; None for ``sqrt(width / D)``, at least 1, and for 1 of
-            pictures. The bound makes the first layer's rows as short as ``sqrt(D / width)``, so
-            that without a scale every unit would be nearly a straight line.
+        scale: the activations' scale; None for ``sqrt(width / D)``, at least 1, of pictures with
+            the number of channels for ``D``. The bound makes the first layer's rows as short as
+            ``sqrt(D / width)``, so that without a scale every unit would be nearly a straight line.
         kernel_size: of pictures, the side of the first and the last kernel; in between it is 1.
 
     Raises:
@@ -595,7 +601,7 @@ class Branch(nn.Module):
             else:
                 layers.append(LipschitzLinear(*pair, each))
         self.layers: Any = nn.ModuleList(layers)
-        usual = [1.0 if rest else max(1.0, math.sqrt(width / size)) for width in widths]
+        usual = [max(1.0, math.sqrt(width / size)) for width in widths]
         bends = [activation(s if scale is None else scale) for s in usual]
         for bend in bends:
             require_slopes("Branch", bend)

@@ -18,6 +18,7 @@ from flowlib.bases import StandardNormal
 from flowlib.coupling import RealNVP
 from flowlib.flow import Compose, Flow
 from flowlib.images import Dequantize, Flatten, ImageRealNVP
+from flowlib.iresnet import IResNet, PowerSeries
 from flowlib.made import BernoulliMADE
 from flowlib.maps import Logit
 from flowlib.training import History, fit
@@ -38,6 +39,12 @@ def _digits_as_vectors() -> Flow:
     return Flow(Compose([Logit(0.05), Flatten(SHAPE), *couplings]), StandardNormal(64), SHAPE)
 
 
+def _digits_by_residuals() -> Flow:
+    inner = IResNet(SHAPE, hidden=48, squeeze=1, log_det=lambda: PowerSeries(8))
+    layers: Any = inner.bijection
+    return Flow(Compose([Logit(0.05), *layers]), inner.base, SHAPE)
+
+
 def _binary_digits() -> BernoulliMADE:
     return BernoulliMADE(64, hidden=(160,))
 
@@ -53,6 +60,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "digits-as-images": Recipe(_digits_as_images, {"steps": 600, "lr": 5e-3}),
     "digits-as-vectors": Recipe(_digits_as_vectors, {"steps": 800, "lr": 2e-3}),
+    "digits-by-residuals": Recipe(_digits_by_residuals, {"steps": 600, "lr": 5e-3}),
     "binary-digits": Recipe(_binary_digits, {"steps": 700, "lr": 1e-2}, binary=True),
 }
 
@@ -63,8 +71,10 @@ def pretrained(name: str) -> Flow | BernoulliMADE:
     Args:
         name: ``"digits-as-images"``, an :class:`ImageRealNVP` on pictures ``(1, 8, 8)`` with pixels
             from the unit interval; ``"digits-as-vectors"``, a :class:`RealNVP` of as many
-            parameters on the same pictures; or ``"binary-digits"``, a :class:`BernoulliMADE` on
-            :func:`~flowlib.datasets.binary_digits`, pixel after pixel, row by row.
+            parameters on the same pictures; ``"digits-by-residuals"``, the blocks of an
+            :class:`IResNet` with eight terms of their series; or ``"binary-digits"``, a
+            :class:`BernoulliMADE` on :func:`~flowlib.datasets.binary_digits`, pixel after pixel,
+            row by row.
 
     Raises:
         ValueError: if no model has that name.

@@ -4,6 +4,8 @@ import itertools
 import statistics
 import sys
 
+import pytest
+
 from tools.notebooks import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -165,10 +167,11 @@ def test_maf_learns_no_worse_than_the_best_peer_and_better_on_four_sets():
     assert better >= 4
 
 
-def test_chapter_4_has_the_running_table():
+@pytest.mark.parametrize(("number", "name"), [(4, "04-maf-iaf"), (5, "05-iresnet")])
+def test_chapters_have_the_running_table(number, name):
     """Row by row: the mixture, the book's flows, the truth."""
-    chapter = (ROOT / "chapters" / "04-maf-iaf.md").read_text()
-    assert report.running() in chapter, report.running()
+    chapter = (ROOT / "chapters" / f"{name}.md").read_text()
+    assert report.running(number) in chapter, report.running(number)
 
 
 def test_chapter_4_quotes_what_splines_do():

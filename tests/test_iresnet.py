@@ -98,6 +98,12 @@ def test_in_evaluation_nothing_changes_between_two_calls_and_a_new_weight_is_see
         layer.weight.mul_(0.5).add_(torch.randn(30, 20))  # as an optimizer does, in place
     exact = torch.linalg.matrix_norm(layer.weight, 2)
     assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
+    layer.weight.data.normal_()  # which autograd does not count
+    exact = torch.linalg.matrix_norm(layer.weight, 2)
+    assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
+    layer.weight.data = torch.randn(30, 20)
+    exact = torch.linalg.matrix_norm(layer.weight, 2)
+    assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
 
 
 def test_the_norm_is_differentiated():
