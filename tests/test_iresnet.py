@@ -71,6 +71,19 @@ def test_singular_values_and_not_eigenvalues():
     assert torch.linalg.matrix_norm(layer.capped(), 2) < 1.0001
 
 
+def test_eigenvalues_below_one_are_not_enough_to_be_positive_definite():
+    branch = Branch(2, 2, 0.97, scale=1.0).double().eval()
+    with torch.no_grad():
+        for layer, weight in zip(
+            branch.layers, ([[0.9, 50.0], [0.0, -0.9]], [[1.0, 0.0], [0.0, 1.0]]), strict=True
+        ):
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.zero_()
+    x = torch.zeros(1, 2).double()
+    matrix = plus_identity(x, branch.linearize(x))[0]
+    assert torch.linalg.eigvalsh((matrix + matrix.T) / 2).min() >= 1 - 0.97
+
+
 def test_a_narrow_layer_is_exact_in_every_step_and_a_wide_one_converges():
     torch.manual_seed(0)
     for inputs, outputs in ((2, 64), (64, 8)):

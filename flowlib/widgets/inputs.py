@@ -89,7 +89,7 @@ def as_steps(where: str, flow: Flow | Bijection) -> list[Bijection]:
 
 
 def step_name(bijection: Bijection) -> str:
-    """The name of the bijection's class; ``⁻¹`` marks an inverse.
+    """The name of the bijection's class without ``Block``; ``⁻¹`` marks an inverse.
 
     Example:
         >>> step_name(Inverse(RealNVP(2).bijection))
@@ -97,7 +97,7 @@ def step_name(bijection: Bijection) -> str:
     """
     if type(bijection) is Inverse:
         return f"{step_name(bijection.bijection)}⁻¹"
-    return type(bijection).__name__
+    return type(bijection).__name__.removesuffix("Block")
 
 
 def as_names(
