@@ -26,7 +26,16 @@ from memory import grown, medians
 from peers import normflows_residual
 from torch import Tensor, nn
 
-from flowlib import Branch, ExactLogDet, IResNet, PowerSeries, ResidualBlock, datasets, fit
+from flowlib import (
+    Branch,
+    ExactLogDet,
+    IResNet,
+    PowerSeries,
+    ResidualBlock,
+    Sine,
+    datasets,
+    fit,
+)
 
 WAY_BACK = tuple(itertools.product(("trained", "at the bound"), (2, 64, "pictures"), (0.9, 0.97)))
 PICTURE, CHANNELS, WIDTH = (1, 8, 8), 32, 128
@@ -54,7 +63,7 @@ def trained(shape: int | str, lipschitz: float) -> tuple[list[nn.Module], Tensor
     else:
         x = datasets.digits(np.random.default_rng(7))[0].train
         x, log_det = x.unflatten(1, PICTURE) if shape == "pictures" else x, PowerSeries
-    flow = IResNet(event, depth, hidden, lipschitz=lipschitz, log_det=log_det)
+    flow = IResNet(event, depth, hidden, lipschitz=lipschitz, log_det=log_det, activation=Sine)
     fit(flow, x, steps=400, lr=3e-3, batch_size=128, progress=False)
     flow = flow.double().eval()
     at, made = x[: rows_of(shape)].double(), []
@@ -71,7 +80,8 @@ def at_the_bound(shape: int | str, lipschitz: float) -> tuple[list[nn.Module], T
     of pictures ``c`` times a convolution and its transpose, whose norm is 1."""
     torch.manual_seed(0)
     event, hidden, depth = (shape, WIDTH, 8) if isinstance(shape, int) else (PICTURE, CHANNELS, 4)
-    made = [ResidualBlock(Branch(event, hidden, lipschitz, scale=1.0)) for _ in range(depth)]
+    branches = (Branch(event, hidden, lipschitz, Sine, 1.0) for _ in range(depth))
+    made = [ResidualBlock(branch) for branch in branches]
     for k, block in enumerate(made):
         first, last = block.branch.layers
         with torch.no_grad():
@@ -193,7 +203,7 @@ def training(name: str, peer: str) -> Callable[[], None]:
     rows, depth, hidden = (64, 4, CHANNELS) if where == "pictures" else (256, 8, WIDTH)
     if peer == "flowlib":
         log_det = ExactLogDet if how == "exact" else functools.partial(PowerSeries, TERMS)
-        flow = IResNet(event, depth, hidden, log_det=log_det)
+        flow = IResNet(event, depth, hidden, log_det=log_det, activation=Sine)
     else:
         flow = normflows_residual(event, depth, hidden, None if how == "exact" else TERMS)
     x = torch.randn(rows, *(event if where == "pictures" else (event,)))

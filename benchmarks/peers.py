@@ -258,13 +258,13 @@ class Residuals(nn.Module):
     """Our residual network of 8 blocks with 128 units; in more than three dimensions it learns by a
     series of eight terms, and in evaluation its log-determinants are exact."""
 
-    def __init__(self, dim, activation="Sine"):
+    def __init__(self, dim, activation=None):
         super().__init__()
         import flowlib
 
         self.exact = flowlib.ExactLogDet()
         series = flowlib.ExactLogDet if dim <= 3 else functools.partial(flowlib.PowerSeries, 8)
-        kind = getattr(flowlib, activation)
+        kind = activation and getattr(flowlib, activation)
         self.flow = flowlib.IResNet(dim, 8, 128, activation=kind, log_det=series)
         self.initialize = self.flow.initialize
         self.blocks = [b for b in self.flow.bijection if hasattr(b, "log_det")]
@@ -277,7 +277,7 @@ class Residuals(nn.Module):
         return self.flow.log_prob(x)
 
 
-def iresnet(activation="Sine"):
+def iresnet(activation=None):
     return lambda dim, layers, hidden: Residuals(dim, activation)
 
 
@@ -330,7 +330,8 @@ OURS = {
 }  # fmt: skip
 # at D = 2 normflows' determinants are exact, else of eight terms in training, of 20 and some after
 IRESNET = {
-    "flowlib": iresnet(), "tanh": iresnet("Tanh"), "ELU": iresnet("ELU"),
+    "flowlib": iresnet(), "sine": iresnet("Sine"), "tanh": iresnet("Tanh"),
+    "ELU": iresnet("ELU"),
     "normflows": lambda dim, layers, hidden: normflows_residual(
         dim, 8, 128, None if dim == 2 else 8
     ),

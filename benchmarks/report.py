@@ -413,8 +413,9 @@ def page() -> str:
         "seconds, as above, of eight blocks with 128 units, by Adam at 0.005 for all. In the plane "
         "the log-determinants are exact; elsewhere training has eight terms of the series, and the "
         "figure is exact for `flowlib`, and normflows' own estimate for normflows. `flowlib` has "
-        "sines; beside it tanh and ELU, means of three seeds.\n\n"
-        f"{learning('iresnet-learning', ('tanh', 'ELU'), ('normflows',))}"
+        "sines in the plane and ELUs elsewhere; beside it each activation everywhere, tanh and ELU "
+        "in the plane as means of three seeds.\n\n"
+        f"{learning('iresnet-learning', ('sine', 'tanh', 'ELU'), ('normflows',))}"
     )
     return "\n".join(shown)
 

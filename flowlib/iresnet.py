@@ -550,7 +550,9 @@ class Branch(nn.Module):
         hidden: the widths of the hidden layers, or the width of the only one; of pictures, their
             numbers of channels.
         lipschitz: the bound of the whole, below 1.
-        activation: makes the activation from its scale; ``Sine`` by default.
+        activation: makes the activation from its scale; None for ``Sine`` of up to 3 coordinates
+            and of pictures, and for ``ELU`` of more coordinates, where sines learn small tables by
+            heart.
         scale: the activations' scale; None for ``sqrt(width / D)``, at least 1, of pictures with
             the number of channels for ``D``. The bound makes the first layer's rows as short as
             ``sqrt(D / width)``, so that without a scale every unit would be nearly a straight line.
@@ -575,7 +577,7 @@ class Branch(nn.Module):
         event_shape: int | Sequence[int],
         hidden: int | Sequence[int] = 128,
         lipschitz: float = 0.97,
-        activation: Callable[[float], Activation] = Sine,
+        activation: Callable[[float], Activation] | None = None,
         scale: float | None = None,
         *,
         kernel_size: int = 3,
@@ -601,6 +603,8 @@ class Branch(nn.Module):
             else:
                 layers.append(LipschitzLinear(*pair, each))
         self.layers: Any = nn.ModuleList(layers)
+        if activation is None:
+            activation = Sine if rest or size <= 3 else ELU
         usual = [max(1.0, math.sqrt(width / size)) for width in widths]
         bends = [activation(s if scale is None else scale) for s in usual]
         for bend in bends:
@@ -1058,7 +1062,7 @@ class IResNet(Flow):
             ``(1 + c) ** D``, so there must be several.
         hidden: the widths of the branches.
         lipschitz: the bound of each branch, below 1.
-        activation: makes a branch's activation from its scale.
+        activation: makes a branch's activation from its scale; None as in :class:`Branch`.
         scale: as in :class:`Branch`.
         log_det: makes how a block computes its log-determinant.
         squeeze: of pictures, how often four pixels become four channels before the first block.
@@ -1082,7 +1086,7 @@ class IResNet(Flow):
         hidden: int | Sequence[int] = 128,
         *,
         lipschitz: float = 0.97,
-        activation: Callable[[float], Activation] = Sine,
+        activation: Callable[[float], Activation] | None = None,
         scale: float | None = None,
         log_det: Callable[[], LogDet] = ExactLogDet,
         squeeze: int = 0,

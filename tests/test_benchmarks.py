@@ -212,3 +212,78 @@ def test_chapter_4_quotes_what_mafs_parts_are_worth():
         assert low <= 0 <= high, name
         mean, low, _ = of["ActNorm after each layer"]
         assert low <= 0 or mean < 0.2, name
+
+
+# --- residual networks ------------------------------------------------------------------------
+
+
+def test_the_way_back_is_faster_than_normflows_where_acceleration_can_help():
+    rows = {(r["weights"], r["shape"], r["lipschitz"]): r for r in report.iresnet("inverse")}
+    assert len(rows) == 12
+    for (weights, shape, _), row in rows.items():
+        assert max(way["error"] for way in row["ways"].values()) <= 1e-5, row
+        # of 64 numbers that all turn differently no combination of few steps is better than one
+        least = {2: 1.8, 64: 1.0, "pictures": 1.3}[shape]
+        if (weights, shape) != ("at the bound", 64):
+            assert row["ratios"]["normflows"][0] > least, row
+        if (weights, shape) == ("at the bound", 2):
+            assert row["ratios"]["normflows"][1] > 10, row
+
+
+def test_residual_networks_train_faster_and_leaner_than_normflows():
+    assert len(report.iresnet("train")) == 4
+    for row in report.iresnet("train"):
+        assert row["ratios"]["flowlib"][2] < 0.8, row
+    for row in report.iresnet("memory"):
+        assert row["megabytes"]["flowlib"] < 0.7 * row["megabytes"]["normflows"], row
+
+
+def test_residual_networks_learn_shapes_better_than_normflows():
+    found = report.learned("iresnet-learning")
+    assert len(found) == 8
+    for name in ("moons", "8gaussians", "checkerboard", "2spirals", "rings"):
+        _, _, high = report.paired(found[name]["flowlib"], found[name]["normflows"])
+        assert high < -0.2, name
+        assert found[name]["flowlib"] == found[name]["sine"]
+
+
+def test_the_default_activation_is_the_better_one():
+    """Means over all sets of the plane, and over the tables: where bits and nats are added."""
+    found = report.learned("iresnet-learning")
+    plane = set(report.SHAPES_IN_THE_PLANE)
+
+    def mean(activation, sets):
+        return statistics.mean(statistics.mean(found[name][activation]) for name in sets)
+
+    for other in ("tanh", "ELU"):
+        assert mean("sine", plane) < mean(other, plane) - 0.05
+    for name in found.keys() - plane:
+        assert found[name]["flowlib"] == found[name]["ELU"]
+        assert statistics.mean(found[name]["ELU"]) < statistics.mean(found[name]["sine"]), name
+
+
+def test_chapter_5_quotes_them():
+    chapter = " ".join((ROOT / "chapters" / "05-iresnet.md").read_text().split())
+    means = {
+        (name, flow): statistics.mean(values)
+        for name, of in report.learned("ours").items() for flow, values in of.items()
+    }  # fmt: skip
+    assert "it is the best flow of the book so far on moons, bells and spirals" in chapter
+    for name in ("moons", "8gaussians", "2spirals"):
+        others = [means[name, flow] for flow in report.RUNNING if flow != "IResNet"]
+        assert means[name, "IResNet"] < min(others), name
+    assert "the splines of chapter 4 are ahead on checkerboard and rings" in chapter
+    for name in ("checkerboard", "rings"):
+        assert means[name, "MAF with splines"] < means[name, "IResNet"]
+    assert "on breast cancer they cost three nats" in chapter
+    found = report.learned("iresnet-learning")["breast_cancer"]
+    assert round(statistics.mean(found["sine"]) - statistics.mean(found["ELU"])) == 3
+    assert means["digits", "MAF"] < means["digits", "IResNet"] < means["digits", "RealNVP"]
+    others = ("RealNVP", "MAF with splines")
+    assert means["breast_cancer", "IResNet"] < min(means["breast_cancer", f] for f in others)
+    errors = [
+        row["error_by_default"]["normflows"]
+        for row in report.iresnet("inverse") if row["weights"] == "trained"
+    ]  # fmt: skip
+    low, high = (f"{error:.2f}" for error in (min(errors), max(errors)))
+    assert f"we measured errors of {low} to {high} on" in chapter
