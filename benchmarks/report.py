@@ -108,7 +108,10 @@ def beside() -> str:
 
 def pictures() -> str:
     """Bits per dimension of the digits for each seed, as vectors and as images."""
-    names = {"digits-as-vectors": "RealNVP of vectors", "digits-as-images": "ImageRealNVP"}
+    names = {
+        "digits-as-vectors": "RealNVP of vectors", "digits-as-images": "ImageRealNVP",
+        "digits-by-residuals": "IResNet of pictures, by eight terms",
+    }  # fmt: skip
     found: dict[str, list[dict]] = {}
     for row in read("digits"):
         found.setdefault(row["flow"], []).append(row)
@@ -339,7 +342,8 @@ def page() -> str:
     shown.append(
         "## Pictures as pictures\n\nBits per dimension of the digits' test part after a full "
         "training, less is better; a Gaussian has 2.47 and the best mixture 2.27. "
-        "[Chapter 2](../chapters/02-realnvp.ipynb) shows how.\n\n"
+        "Chapters [2](../chapters/02-realnvp.ipynb) and [5](../chapters/05-iresnet.ipynb) show "
+        "how.\n\n"
         f"{pictures()}"
     )
     shown.append(
