@@ -26,7 +26,7 @@ from flowlib import (
     fit,
     fixed_point,
 )
-from flowlib.iresnet import capped_once, plus_identity
+from flowlib.iresnet import capped_once, lanczos, plus_identity
 from tests.models import randomize
 
 CURVES = [Sine, Tanh, ELU]
@@ -86,35 +86,55 @@ def test_eigenvalues_below_one_are_not_enough_to_be_positive_definite():
 
 def test_a_narrow_layer_is_exact_in_every_step_and_a_wide_one_converges():
     torch.manual_seed(0)
-    for inputs, outputs in ((2, 64), (64, 8)):
+    for inputs, outputs in ((2, 64), (64, 8), (64, 128)):
         layer = randomize(LipschitzLinear(inputs, outputs)).train()
         for _ in range(3):
             randomize(layer, 1.0).train()
             exact = torch.linalg.matrix_norm(layer.weight, 2).item()
             assert layer.norm().item() == pytest.approx(exact, rel=1e-4)
-    wide = randomize(LipschitzLinear(40, 30)).train()
-    wide.right.copy_(torch.nn.functional.normalize(torch.randn(40), dim=0))
-    exact = torch.linalg.matrix_norm(wide.weight, 2).item()
-    found = [wide.norm().item() for _ in range(300)]
-    assert found[0] < 0.99 * exact  # a step starts from the vector of the one before
-    assert all(b > a - 1e-5 for a, b in itertools.pairwise(found))
-    assert found[-1] == pytest.approx(exact, rel=1e-3)
+    calls = {}
+    for n_steps in (1, 5):
+        wide = randomize(LipschitzLinear(100, 80, n_steps=n_steps)).train()
+        wide.right.copy_(torch.nn.functional.normalize(torch.ones(100), dim=0))
+        exact = torch.linalg.matrix_norm(wide.weight, 2).item()
+        found = [wide.norm().item() for _ in range(300)]
+        assert found[0] < 0.99 * exact  # a call starts from the vector of the one before
+        assert all(b > a - 1e-5 for a, b in itertools.pairwise(found))
+        assert found[-1] == pytest.approx(exact, rel=1e-3)
+        calls[n_steps] = next(k for k, one in enumerate(found) if one > 0.999 * exact)
+    assert 5 * calls[5] < calls[1]  # more than as many steps of power iteration
+
+
+def test_one_lanczos_step_is_power_iteration_and_all_of_them_are_exact():
+    W = torch.randn(3, 7, 5, generator=gen(0)).double()
+    start = torch.nn.functional.normalize(torch.randn(3, 5, generator=gen(1)), dim=1).double()
+
+    def square(v):
+        return (W.mT @ (W @ v[..., None]))[..., 0]
+
+    power = torch.nn.functional.normalize(square(start), dim=1)
+    torch.testing.assert_close(lanczos(square, start, 1), power)
+    right = lanczos(square, start, 5)
+    found = (W @ right[..., None]).flatten(1).norm(dim=1)
+    torch.testing.assert_close(found, torch.linalg.matrix_norm(W, 2))
+    nothing = lanczos(lambda v: 0 * v, start, 4)
+    assert torch.equal(nothing, start)
 
 
 def test_in_evaluation_nothing_changes_between_two_calls_and_a_new_weight_is_seen():
-    layer = randomize(LipschitzLinear(20, 30), 1.0)
-    x = torch.randn(5, 20)
+    layer = randomize(LipschitzLinear(100, 80), 1.0)
+    x = torch.randn(5, 100)
     first, state = layer(x), {k: v.clone() for k, v in layer.state_dict().items()}
     assert torch.equal(layer(x), first)
     assert all(torch.equal(v, state[k]) for k, v in layer.state_dict().items())
     with torch.no_grad():
-        layer.weight.mul_(0.5).add_(torch.randn(30, 20))  # as an optimizer does, in place
+        layer.weight.mul_(0.5).add_(torch.randn(80, 100))  # as an optimizer does, in place
     exact = torch.linalg.matrix_norm(layer.weight, 2)
     assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
     layer.weight.data.normal_()  # which autograd does not count
     exact = torch.linalg.matrix_norm(layer.weight, 2)
     assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
-    layer.weight.data = torch.randn(30, 20)
+    layer.weight.data = torch.randn(80, 100)
     exact = torch.linalg.matrix_norm(layer.weight, 2)
     assert layer.norm().item() == pytest.approx(exact.item(), rel=1e-4)
 
@@ -163,6 +183,7 @@ def test_a_convolutions_norm_is_the_operators(inputs, outputs, size, kernel_size
 def test_a_convolution_in_training_converges_to_it():
     layer = randomize(LipschitzConv2d(3, 5, (6, 6)), 0.5, seed=0)
     exact = layer.norm().item()
+    layer.n_steps = 1
     layer.train().right.copy_(
         torch.nn.functional.normalize(torch.ones(108), dim=0).reshape(3, 6, 6)
     )
@@ -190,10 +211,10 @@ def test_a_trained_flow_keeps_its_bounds_in_training_evaluation_and_after_loadin
     torch.testing.assert_close(twin.eval().log_prob(x), flow.eval().log_prob(x))
 
 
-@pytest.mark.parametrize("dim", [2, 30])
+@pytest.mark.parametrize("dim", [2, 70])
 def test_layers_that_are_capped_together_are_capped_as_each_by_itself(dim):
     def made():
-        flow = randomize(IResNet(dim, 3, (40, 20), lipschitz=0.9).double(), 0.5)
+        flow = randomize(IResNet(dim, 3, (80, 66), lipschitz=0.9).double(), 0.5)
         torch.manual_seed(0)
         for layer in flow.modules():
             if isinstance(layer, LipschitzLinear):
