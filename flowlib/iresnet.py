@@ -59,7 +59,8 @@ def as_bound(where: str, lipschitz: Any) -> float:
 # --- layers with a bound ----------------------------------------------------------------------
 
 NARROW = 64  # inputs or outputs, up to which the norm is exact in every step
-LANCZOS = 200  # steps at most
+LANCZOS = 400  # steps at most
+QUIET = 8  # steps without a change, after which a value is believed
 
 
 class Lipschitz(nn.Module, ABC):
@@ -114,7 +115,8 @@ class Lipschitz(nn.Module, ABC):
         """The weight within its bound."""
         if self._held is not None:
             return self._held
-        capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
+        with exactly(self.weight):
+            capped: Tensor = self.weight / (self.norm() / self.lipschitz).clamp(min=1)
         return capped
 
     def norm(self) -> Tensor:
@@ -147,7 +149,7 @@ class Lipschitz(nn.Module, ABC):
 
     def _keep(self, right: Tensor) -> None:
         """Where the next call starts."""
-        if not torch.compiler.is_compiling() and seen(right.sum()) is not None:
+        if torch.compiler.is_compiling() or not in_transform():
             self.right.copy_(right)
 
     @torch.no_grad()
@@ -155,6 +157,10 @@ class Lipschitz(nn.Module, ABC):
         """Compute the singular vector exactly, and keep it until the weight changes."""
         if self.weight.is_meta:
             return
+        with exactly(self.weight):
+            self._freeze_exactly()
+
+    def _freeze_exactly(self) -> None:
         exact = self.exact()
         found, largest = self._length(self.right), self._length(exact)
         near = max(self.slack, 8 * torch.finfo(self.weight.dtype).eps) * largest
@@ -183,15 +189,29 @@ class Lipschitz(nn.Module, ABC):
             if look is None:
                 return self.exact(), None
             if look != self._frozen_at:
+                if in_transform():
+                    return self.exact(), None
                 self.freeze()
         return self.right, self.length
 
     def _look(self) -> list[float] | None:
-        """Two numbers that change with the weight, also where autograd counts no change."""
-        numbers: list[float] | None = seen(
-            torch.stack([self.weight.sum(), torch.linalg.vector_norm(self.weight)])
-        )
+        """Numbers that change with the weight, also where autograd counts no change."""
+        weight = self.weight.double()
+        places = torch.arange(weight.numel(), device=weight.device).view_as(weight)
+        marks = [weight.sum(), torch.linalg.vector_norm(weight), (weight * places.sin()).sum()]
+        kept = [self.right.double().sum(), self.length.double()]
+        numbers: list[float] | None = seen(torch.stack(marks + kept))
         return numbers
+
+
+def exactly(weight: Tensor) -> torch.autocast:
+    """A context without autocast, which would round a norm to half precision."""
+    return torch.autocast(weight.device.type, enabled=False)
+
+
+def in_transform() -> bool:
+    """Whether ``torch.func`` is transforming this code, which must then change no buffer."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
@@ -278,10 +298,15 @@ def lanczos(square: Callable[[Tensor], Tensor], start: Tensor, n_steps: int) -> 
     image = images[0]
     if n_steps > 1:
         matrix = torch.stack(basis, -2) @ torch.stack(images, -1)
-        weights = torch.linalg.eigh(matrix + matrix.mT).eigenvectors[..., -1]
-        image = (torch.stack(images, -1) @ weights[..., None])[..., 0]
+        weights = torch.linalg.eigh(_finite(matrix + matrix.mT)).eigenvectors[..., -1:]
+        image = (torch.stack(images, -1) @ weights.to(image))[..., 0]
     length = torch.linalg.vector_norm(image, dim=-1, keepdim=True)
-    return torch.where(length > 0, image / length, start)
+    return torch.where((length > 0) & length.isfinite(), image / length, start)
+
+
+def _finite(matrix: Tensor) -> Tensor:
+    """In double precision, and without NaN, which ``eigh`` refuses and the norm shows anyway."""
+    return matrix.double().nan_to_num(0.0, 0.0, 0.0)
 
 
 @torch.no_grad()
@@ -289,9 +314,9 @@ def top_direction(weight: Tensor) -> Tensor:
     """Of matrices ``(..., m, n)`` the right singular vectors ``(..., n)`` of the largest values."""
     wide = weight.double()
     if wide.shape[-1] <= wide.shape[-2]:
-        right = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., -1]
+        right = torch.linalg.eigh(_finite(wide.mT @ wide)).eigenvectors[..., -1]
     else:
-        left = torch.linalg.eigh(wide @ wide.mT).eigenvectors[..., -1:]
+        left = torch.linalg.eigh(_finite(wide @ wide.mT)).eigenvectors[..., -1:]
         right = (wide.mT @ left)[..., 0]
         right = right / torch.linalg.vector_norm(right, dim=-1, keepdim=True).clamp(min=1e-300)
     made: Tensor = right.to(weight)
@@ -327,6 +352,11 @@ def capped_once(module: nn.Module) -> Iterator[None]:
 
 def _capped_together(layers: list[LipschitzLinear]) -> tuple[Tensor, ...]:
     """What :meth:`Lipschitz.capped` is of layers in training, of equal shapes and bounds."""
+    with exactly(layers[0].weight):
+        return _stacked(layers)
+
+
+def _stacked(layers: list[LipschitzLinear]) -> tuple[Tensor, ...]:
     weight = torch.stack([layer.weight for layer in layers])
     if layers[0].is_narrow:
         right = top_direction(weight)[..., None]
@@ -348,7 +378,8 @@ class LipschitzConv2d(Lipschitz):
     The singular value is that of the convolution itself, with its zeros round the picture. That of
     its kernel as a matrix is another number, too small by a factor of up to 3 and sometimes too
     large. So the pictures' size belongs to the layer. When it is frozen, the value is found by
-    Lanczos' method, whose steps are repeated until the value changes by less than 1e-7 of itself.
+    Lanczos' method, whose steps are repeated until the value has not changed for a while. In
+    training it is that of a few steps, and may lag behind by some thousandths.
 
     Args:
         inputs: the number of input channels.
@@ -414,14 +445,15 @@ class LipschitzConv2d(Lipschitz):
     def exact(self) -> Tensor:
         """By Lanczos' method on ``AᵀA``, in float64 and with all vectors kept orthogonal."""
         weight = self.weight.double()
-        start = self.right.double() + 1e-3 * torch.cos(
-            torch.arange(self.right.numel(), device=weight.device).double()
-        ).reshape(self.right.shape)  # with a little of every direction
+        # with much of every direction: from an old vector alone it would settle on an old value
+        noise = torch.randn(self.right.shape, generator=torch.Generator().manual_seed(0))
+        start = self.right.double() + (noise / noise.norm()).to(weight)
         basis = [start / torch.linalg.vector_norm(start)]
         diagonal: list[Tensor] = []
         beside: list[Tensor] = []
         last = torch.zeros((), dtype=torch.float64, device=weight.device)
-        for k in range(min(LANCZOS, start.numel())):
+        quiet = 0  # how many steps in a row have changed nothing
+        for _ in range(min(LANCZOS, start.numel())):
             w = self.adjoint(self.operate(basis[-1], weight), weight)
             diagonal.append((w * basis[-1]).sum())
             span = torch.stack([b.flatten() for b in basis])
@@ -433,10 +465,11 @@ class LipschitzConv2d(Lipschitz):
             if beside:
                 off = torch.stack(beside)
                 T = T + off.diag(1) + off.diag(-1)
-            values, vectors = torch.linalg.eigh(T)
-            settled = k > 3 and bool((values[-1] - last).abs() <= 1e-9 * values[-1])
+            values, vectors = torch.linalg.eigh(_finite(T))
+            same = bool((values[-1] - last).abs() <= 1e-12 * values[-1])
+            quiet = quiet + 1 if same else 0
             last = values[-1]
-            if settled or not bool(length > 1e-12 * last.clamp(min=1e-300)):
+            if quiet == QUIET or not bool(length > 1e-12 * last.clamp(min=1e-300)):
                 break
             beside.append(length)
             basis.append((flat / length).reshape(start.shape))
@@ -538,7 +571,7 @@ def require_slopes(where: str, activation: Activation) -> None:
     """Raise ``ValueError`` if an activation is somewhere steeper than 1, as seen on a grid."""
     with torch.no_grad():
         h = torch.linspace(-20, 20, 8001, dtype=torch.float64, device="cpu")
-        value = activation(h)
+        value = activation.value(h.clone())
         steepest = float((value.diff().abs() / h.diff()).max())
     if not steepest <= 1 + 1e-3:
         raise ValueError(
@@ -728,6 +761,7 @@ class ExactLogDet(LogDet):
     """The determinant itself, of all ``D`` columns of the Jacobian at once.
 
     It costs ``D`` products with the Jacobian, and in more than three dimensions ``D³`` operations.
+    It is NaN where the determinant is not positive, which a branch within its bound rules out.
 
     Example:
         >>> g = Branch(2, 16)
@@ -749,7 +783,8 @@ class ExactLogDet(LogDet):
             first, second, third = matrix.unbind(-1)
             log_det = (first * torch.linalg.cross(second, third)).sum(-1).log()
         else:
-            log_det = torch.linalg.slogdet(matrix).logabsdet
+            sign, log_det = torch.linalg.slogdet(matrix)
+            log_det = torch.where(sign > 0, log_det, torch.nan)
         return log_det
 
 
@@ -758,7 +793,7 @@ class PowerSeries(LogDet):
 
     :math:`\operatorname{tr} A = \mathbb E[v^\top A v]` for every ``v`` of covariance ``I`` and mean
     0. The terms that are left out are a bias, which :meth:`bias_bound` bounds. In evaluation the
-    probes are the same in every call.
+    probes are the same in every call with as many rows.
 
     Args:
         n_terms: how many terms.
@@ -849,15 +884,17 @@ def fixed_point(
     that is returned, :math:`\|x^* - F(x)\| \le \frac{c}{1 - c} \|F(x) - x\|`. A small step alone
     says little: at :math:`c = 0.97` it is 32 times smaller than the error can be. Rows that are
     done leave the loop. Where rounding does not allow the tolerance, as in float32 at
-    1e-5 and :math:`c = 0.97`, the row ends at the smallest step that it allows, and ``error`` says
-    what was reached.
+    1e-5 and :math:`c = 0.97`, the row ends at a step of the size of rounding, and ``error`` says
+    what was reached. Rounding is counted by the largest of the points ``x0`` and ``F(x)``; numbers
+    within ``F`` that are much larger than these, and cancel, are not seen.
 
     Accelerated, a row goes where its last steps together point (Anderson, depth 2), as long as the
     step then shrinks by ``c`` at least, as a plain step's does. If not, it goes back and takes the
     plain step. It cannot be compiled, and is not differentiable.
 
     Args:
-        F: gets points ``(k, ...)`` and the numbers ``(k,)`` of their rows.
+        F: gets points ``(k, ...)``, which it must not change, and the numbers ``(k,)`` of their
+            rows.
         x0: where to start, ``(rows, ...)``.
         lipschitz: the contraction's constant, below 1.
         tol: the largest error, in the units of ``x``, as the length of a whole row.
@@ -891,6 +928,7 @@ def fixed_point(
     rows = torch.arange(len(trial), device=trial.device)  # which are still evaluated
     answer, step = trial, torch.zeros_like(trial)  # F at the last accepted point, F - point there
     length = bound = trial.new_zeros(len(trial))  # of the step, and on the error of the answer
+    size = torch.linalg.vector_norm(trial, dim=1)  # of the largest point, which rounding goes by
     history: list[tuple[Tensor, Tensor]] = []  # how both changed, the newest first
     count = torch.zeros_like(rows)  # how many points a row has accepted since it went back
     bold = done = torch.zeros_like(rows, dtype=torch.bool)  # bold: its trial is extrapolated
@@ -911,7 +949,7 @@ def fixed_point(
             history = [(made - answer, moved - step), *history][:2]
         answer, step, count = made, moved, torch.where(kept, count + 1, 1)
 
-        size = torch.linalg.vector_norm(answer, dim=1)
+        size = torch.maximum(size, torch.linalg.vector_norm(made, dim=1))
         bound = far * length + floor * size * (1 + far)  # with what rounding may have hidden
         # rounding goes round in steps of up to floor / (1 - c), and they shrink no more
         stalled = kept & (count > 1) & (length >= before) & (length <= floor * (1 + far) * size)
@@ -922,8 +960,8 @@ def fixed_point(
             done = done | now
             if 4 * int(done.sum()) >= len(done):  # for few it would not pay to move the others
                 left = ~done
-                rows, done, kept, count, length, bound, answer, step = (
-                    v[left] for v in (rows, done, kept, count, length, bound, answer, step)
+                rows, done, kept, count, length, bound, size, answer, step = (
+                    v[left] for v in (rows, done, kept, count, length, bound, size, answer, step)
                 )
                 history = [(a[left], b[left]) for a, b in history]
         trial, bold = answer, kept & (count > 1)
@@ -969,6 +1007,7 @@ class ResidualBlock(Bijection):
     Its inverse is found by :func:`fixed_point`, to the stated tolerance. Where a gradient is asked
     for, two steps of Newton's method follow, which are differentiable: with them derivatives
     through the inverse are right, the first and the second, and no step of the iteration is kept.
+    They cost ``D`` products with the Jacobian; without ``torch.no_grad()`` draws cost them, too.
     Where values cannot be seen, in compiled code and under ``vmap``, it takes as many plain steps
     as the bound asks for at the tolerance, and cannot say what was reached.
 
@@ -1025,7 +1064,8 @@ class ResidualBlock(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self._blindly(z) if seen(z.sum()) is None else self.solve(z).x
         at = linearize(self.branch, x)
-        if torch.is_grad_enabled():
+        weights = itertools.chain([z], self.branch.parameters())
+        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             for _ in range(2):
                 off = (x + at.value - z).flatten(1)[..., None]
                 x = x - torch.linalg.solve(plus_identity(x, at), off).reshape(x.shape)
@@ -1055,14 +1095,14 @@ class ResidualBlock(Bijection):
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[None]:
         """In training the bound is only approximate, and the weights move from call to call."""
-        was = self.branch.training
-        if was:
-            self.branch.eval()
+        modes = [(part, part.training) for part in self.branch.modules()]
         try:
+            if self.branch.training:
+                self.branch.eval()
             yield
         finally:
-            if was:
-                self.branch.train()
+            for part, mode in modes:
+                part.training = mode
 
 
 # --- the ready flow ---------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from flowlib import (
     fit,
     fixed_point,
 )
-from flowlib.iresnet import capped_once, lanczos, plus_identity
+from flowlib.iresnet import Linearized, capped_once, lanczos, plus_identity
 from tests.models import randomize
 
 CURVES = [Sine, Tanh, ELU]
@@ -190,6 +190,75 @@ def test_a_convolution_in_training_converges_to_it():
     found = [layer.norm().item() for _ in range(200)]
     assert found[0] < exact
     assert found[-1] == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("gain", [1.1, 1.01])
+def test_a_convolution_is_not_believed_to_have_its_old_vector(gain):
+    layer = LipschitzConv2d(2, 2, (8, 8), lipschitz=0.9).eval()
+    with torch.no_grad():
+        kernel = torch.randn(3, 3, generator=gen(0))
+        layer.weight.zero_()[0, 0] = kernel
+        layer.freeze()
+        layer.weight[1, 1] = gain * kernel
+    true = torch.linalg.matrix_norm(matrix_of(layer, layer.weight.detach()).double(), 2)
+    assert layer.norm().item() == pytest.approx(true.item(), rel=1e-6)
+
+
+def test_a_norm_is_not_rounded_by_autocast_and_half_precision_works():
+    layer = randomize(LipschitzLinear(100, 80, 0.9), 1.0)
+    for training in (True, False):
+        layer.train(training)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            capped = layer.capped()
+        for _ in range(20):
+            layer.capped()
+        capped = layer.capped()
+        assert torch.linalg.matrix_norm(capped, 2) <= 0.9 + 1e-3
+    half = randomize(LipschitzLinear(100, 80, 0.9), 1.0).train().bfloat16()
+    assert half(torch.ones(2, 100, dtype=torch.bfloat16)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "layer", [LipschitzLinear(3, 4), LipschitzLinear(100, 80), LipschitzConv2d(1, 2, (4, 4))]
+)
+def test_weights_that_are_not_numbers_show_and_can_be_saved(layer):
+    with torch.no_grad():
+        layer.weight.view(-1)[0] = math.nan
+    for mode in (True, False):
+        assert layer.train(mode).capped().isnan().any()
+    assert layer.state_dict()["weight"].isnan().any()
+
+
+def test_equal_sums_are_not_taken_for_equal_weights():
+    layer = LipschitzLinear(2, 2).eval()
+    for weight, norm in (([[2.0, 0.0], [0.0, 1.0]], 2.0), ([[2.0, 0.0], [1.0, 0.0]], 5**0.5)):
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(weight))
+        assert layer.norm().item() == pytest.approx(norm, rel=1e-6)
+    state = layer.state_dict()
+    layer.load_state_dict(state | {"length": torch.zeros(())})
+    assert layer.norm().item() == pytest.approx(5**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_transforms_of_wide_layers_change_no_buffer(training):
+    flow = randomize(IResNet(80, 1, 100), 0.5).train(training)
+    x = torch.randn(80, generator=gen(0))
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.add_(0.01)  # since it was frozen
+    before = {k: v.clone() for k, v in flow.named_buffers()}
+    J = torch.func.jacrev(lambda v: flow.bijection(v[None])[0][0])(x)
+    assert J.isfinite().all()
+    assert all(torch.equal(v, before[k]) for k, v in flow.named_buffers())
+
+
+def test_compiled_training_goes_on_where_it_was():
+    torch.compiler.reset()
+    layer = randomize(LipschitzLinear(100, 80, 0.9), 1.0).train()
+    before = layer.right.clone()
+    torch.compile(layer, backend="eager")(torch.randn(2, 100))
+    assert not torch.equal(layer.right, before)
 
 
 def test_a_trained_flow_keeps_its_bounds_in_training_evaluation_and_after_loading():
@@ -399,6 +468,23 @@ def test_the_error_that_is_stated_is_the_error(accelerated, slope, dtype):
         assert (found.error <= 1.001e-5).all()
 
 
+@pytest.mark.parametrize("accelerated", [True, False])
+@pytest.mark.parametrize("dim", [1, 2, 16])
+def test_in_float32_the_error_is_stated_where_large_numbers_cancel(accelerated, dim):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        branch = randomize(Branch(dim, 64), 1.0, seed)
+        with torch.no_grad():
+            branch.layers[-1].bias.normal_(0, 3)
+        block = ResidualBlock(branch.double()).eval()
+        x = torch.randn(500, dim).double() * torch.logspace(-4, 0, 500).double()[:, None]
+        with torch.no_grad():
+            z = (x + branch(x)).float()
+            exact = block.solve(z.double()).x
+        found = block.float().solve(z, accelerated)
+        assert ((found.x.double() - exact).norm(dim=1) <= found.error + 1e-5).all()
+
+
 @pytest.mark.parametrize("event", [2, 16, (1, 4, 4)])
 @pytest.mark.parametrize("lipschitz", [0.9, 0.97])
 def test_an_inverse_is_within_the_tolerance(event, lipschitz):
@@ -452,6 +538,27 @@ def test_a_step_that_does_not_shrink_is_taken_back():
     assert back > 5
 
 
+def test_an_inverse_freezes_the_branch_and_leaves_its_modes():
+    branch = pushed(2)
+    branch.train()
+    branch.layers[0].eval()
+    block, modes = ResidualBlock(branch), []
+    original = branch.forward
+    branch.forward = lambda x: (modes.append(branch.layers[1].training), original(x))[1]
+    block.solve(torch.zeros(3, 2).double())
+    assert modes
+    assert not any(modes)
+    assert branch.training
+    assert branch.layers[1].training
+    assert not branch.layers[0].training
+
+
+def test_a_determinant_that_is_not_positive_is_not_a_log_det():
+    x = torch.zeros(1, 4).double()
+    turned = Linearized(x, lambda w: w, lambda v: v * torch.tensor([-3.0, 0, 0, 0]).double())
+    assert ExactLogDet()(x, turned).isnan().all()
+
+
 def test_rows_that_are_done_are_not_evaluated_any_more():
     z = torch.tensor([[0.0], [1e6]]).double()
     seen = []
@@ -497,6 +604,7 @@ class Steep(Activation):
         (lambda: IResNet(2, lipschitz=1.2), "below 1, got 1.2"),
         (lambda: Branch(2, hidden=()), "positive widths"),
         (lambda: Branch(2, 8, activation=Steep), r"slope reaches 1\.5"),
+        (lambda: Branch(2, 8, activation=Steep, scale=1e3), r"slope reaches 1\.5"),
         (lambda: Sine(0), "positive, finite scale"),
         (lambda: IResNet((2, 2)), "expected a vector or a picture"),
         (lambda: IResNet((1, 3, 4), squeeze=1), "sides that 2 divides"),
