@@ -147,10 +147,16 @@ class Lipschitz(nn.Module, ABC):
         self._keep(right)
         return right
 
-    def _keep(self, right: Tensor) -> None:
-        """Where the next call starts."""
-        if torch.compiler.is_compiling() or not in_transform():
+    def _keep(self, right: Tensor) -> bool:
+        """Set where the next call starts; False if that cannot be changed now."""
+        if torch.compiler.is_compiling():
             self.right.copy_(right)
+            return True
+        try:
+            self.right.copy_(right)
+        except RuntimeError:  # PyTorch refuses under torch.func, and of inference tensors
+            return False
+        return True
 
     @torch.no_grad()
     def freeze(self) -> None:
@@ -166,7 +172,9 @@ class Lipschitz(nn.Module, ABC):
         near = max(self.slack, 8 * torch.finfo(self.weight.dtype).eps) * largest
         # what comes from a saved state is kept if it is right, for a sum has other last bits anew
         if not ((found >= largest - near) & ((self.length - found).abs() <= near)):
-            self.right.copy_(exact)
+            if not self._keep(exact):
+                self._frozen_at = None
+                return
             self.length.copy_(largest)
         self._frozen_at = self._look()
 
@@ -189,9 +197,9 @@ class Lipschitz(nn.Module, ABC):
             if look is None:
                 return self.exact(), None
             if look != self._frozen_at:
-                if in_transform():
-                    return self.exact(), None
                 self.freeze()
+                if self._frozen_at is None:
+                    return self.exact(), None
         return self.right, self.length
 
     def _look(self) -> list[float] | None:
@@ -207,11 +215,6 @@ class Lipschitz(nn.Module, ABC):
 def exactly(weight: Tensor) -> torch.autocast:
     """A context without autocast, which would round a norm to half precision."""
     return torch.autocast(weight.device.type, enabled=False)
-
-
-def in_transform() -> bool:
-    """Whether ``torch.func`` is transforming this code, which must then change no buffer."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
