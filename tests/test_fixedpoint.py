@@ -282,6 +282,24 @@ def test_the_slider_scales_the_curve_and_finds_its_shape_again(watch):
 
 
 @in_browser
+def test_the_slider_keeps_a_shape_that_was_never_drawn(watch):
+    """A preset and the slider at zero, both before the next redraw, as on a slow machine."""
+    explorer = browser.alone(watch(), FixedPointExplorer())
+    explorer.evaluate(
+        """e => {
+          e.querySelector('[data-preset="slope +0.97"]').click();
+          const slider = e.querySelector('input[data-name="slope"]');
+          for (const value of ["0", "1.03"]) {
+            slider.value = value;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+          }
+        }"""
+    )
+    slopes = np.diff(state(explorer, "points"))
+    assert np.abs(slopes) == pytest.approx(1.03)
+
+
+@in_browser
 def test_flat_from_the_start_it_takes_the_presets_shape(watch):
     explorer = browser.alone(watch(), FixedPointExplorer(points=FLAT))
     browser.put_sliders(explorer, {"slope": 0.5})

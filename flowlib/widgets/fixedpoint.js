@@ -424,8 +424,9 @@ function curveView(page) {
       make("div", {}, titled(math("F(x) = z − g(x)"), " and its iterates"), left.svg), make("div", {}, errorTitle(), right.svg));
   });
   let shape = CURVES.gentle.points; // what a slope is given to when all are zero
+  const shaped = () => (largest(get("points")) ? (shape = get("points")) : shape);
   const scaled = (c) => {
-    const of = largest(get("points")) ? get("points") : shape;
+    const of = shaped();
     return of.map((p) => clamp((p * c) / largest(of), TALLEST));
   };
   const slope = slider({
@@ -454,7 +455,7 @@ function curveView(page) {
   function draw(width) {
     build(sizesOf(pictureWidth(width)));
     const m = measureCurve(get("points"), get("z"));
-    if (m.c) shape = get("points");
+    shaped();
     left.draw(m);
     right.draw(m);
     const sure = m.c < 1;
