@@ -19,9 +19,10 @@ import torch
 
 from flowlib import datasets
 
-LAYERS = {"realnvp": 6, "maf": 5, "parts": 5, "ours": 5, "iresnet": 8}
+LAYERS = {"realnvp": 6, "maf": 5, "parts": 5, "ours": 5, "iresnet": 8, "residual": 8}
 HIDDEN = (64, 64)
-RATE = {"iresnet": 5e-3}  # of Adam; else 1e-3
+RATE = {"iresnet": 5e-3, "residual": 1e-2}  # of Adam; else 1e-3
+DECAYS = ("residual",)  # to 0, as a cosine does, over the seconds
 TOYS = ("moons", "8gaussians", "checkerboard", "2spirals", "rings")
 SETS = (*TOYS, "digits", "breast_cancer", "wine")
 SECONDS = {**dict.fromkeys(TOYS, 5.0), "digits": 10.0, "breast_cancer": 3.0, "wine": 3.0}
@@ -52,16 +53,19 @@ def load(name: str, seed: int):
     return lambda step: parts.train[order[step % 20_000]], parts.valid, parts.test, units
 
 
-def learn(name: str, peer: str, seed: int, family: str = "realnvp") -> dict:
-    """Train with Adam for the set's seconds; the test NLL, for tables at the best step."""
+def learn(name: str, peer: str, seed: int, family: str, seconds: float) -> dict:
+    """Train with Adam for so many seconds; the test NLL, for tables at the best step."""
     torch.manual_seed(seed)
     batch, valid, test, units = load(name, seed)
     model = peers.FAMILIES[family][peer](test.shape[1], LAYERS[family], HIDDEN)
-    rate = RATE.get("iresnet" if peer == "IResNet" else family, 1e-3)
+    kind = {"IResNet": "iresnet", "ResidualFlow": "residual"}.get(peer, family)
+    rate = RATE.get(kind, 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     best, kept, step, spent = math.inf, None, 0, 0.0
-    while spent < SECONDS[name]:
+    while spent < seconds:
         began = time.process_time()
+        if kind in DECAYS:
+            optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * spent / seconds)) / 2
         for _ in range(25):
             x = batch(step)
             if step == 0 and hasattr(model, "initialize"):
@@ -86,7 +90,7 @@ def learn(name: str, peer: str, seed: int, family: str = "realnvp") -> dict:
     model.eval()
     with torch.no_grad():
         nll = -model.log_prob(test)
-    return {"set": name, "peer": peer, "seed": seed, "steps": step,
+    return {"set": name, "peer": peer, "seed": seed, "seconds": seconds, "steps": step,
             "nll": float(units(nll).mean())}  # fmt: skip
 
 
@@ -97,13 +101,15 @@ def main() -> None:
     parser.add_argument("--family", choices=peers.FAMILIES, default="realnvp")
     parser.add_argument("--peers", nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, help="of each; by default the set's own")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name in arguments.sets:
         for seed in range(arguments.seeds):
             for peer in arguments.peers or peers.FAMILIES[arguments.family]:
-                rows.append(learn(name, peer, seed, arguments.family))
+                seconds = arguments.seconds or SECONDS[name]
+                rows.append(learn(name, peer, seed, arguments.family, seconds))
                 print(rows[-1], flush=True)
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -281,8 +281,10 @@ def iresnet(activation=None):
     return lambda dim, layers, hidden: Residuals(dim, activation)
 
 
-def normflows_residual(event, layers, hidden, n_terms=None):
-    """normflows' blocks; ``n_terms`` of the series, or None for the exact determinant of two."""
+def normflows_residual(event, layers, hidden, how=None):
+    """normflows' blocks. How they compute log-determinants: None for the exact one of two
+    coordinates, a number of terms of the series, ``"roulette"``, or ``"saving"`` for roulette in
+    the mode that saves memory."""
     import normflows as nf
 
     class Theirs(nn.Module):
@@ -296,8 +298,9 @@ def normflows_residual(event, layers, hidden, n_terms=None):
                 else:
                     shape, channels = event, event[0]
                     net = nf.nets.LipschitzCNN([channels, *as_tuple(hidden), channels], [3, 3])
-                options = {"brute_force": True} if n_terms is None else {"n_power_series": n_terms}
-                flows.append(nf.flows.Residual(net, reduce_memory=False, **options))
+                options = {"brute_force": True} if how is None else {}
+                options |= {"n_power_series": how} if isinstance(how, int) else {}
+                flows.append(nf.flows.Residual(net, reduce_memory=how == "saving", **options))
                 size = (shape,) if isinstance(shape, int) else (shape[0], 1, 1)
                 flows.append(nf.flows.ActNorm(size))
             base = nf.distributions.DiagGaussian(event, trainable=False)
@@ -327,6 +330,7 @@ OURS = {
     "RealNVP": lambda dim, layers, hidden: flowlib(dim, layers + 1, hidden),
     "MAF": maf, "MAF with splines": splines, "RealNVP with splines": coupled_splines,
     "IResNet": iresnet(),
+    "ResidualFlow": lambda dim, layers, hidden: residual_flow()(dim, layers, hidden),
 }  # fmt: skip
 # at D = 2 normflows' determinants are exact, else of eight terms in training, of 20 and some after
 IRESNET = {
@@ -336,4 +340,23 @@ IRESNET = {
         dim, 8, 128, None if dim == 2 else 8
     ),
 }  # fmt: skip
-FAMILIES = {"realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS, "iresnet": IRESNET}
+
+
+def residual_flow(log_det=None):
+    import flowlib
+
+    way = log_det and getattr(flowlib, log_det)
+    return lambda dim, layers, hidden: flowlib.ResidualFlow(dim, log_det=way)
+
+
+# at D = 2 determinants are exact, and in "roulette" they are not; normflows' blocks are our i-ResNet's
+RESIDUAL = {
+    "flowlib": residual_flow(), "roulette": residual_flow("RussianRoulette"),
+    "normflows": lambda dim, layers, hidden: normflows_residual(
+        dim, 8, 128, None if dim == 2 else "roulette"
+    ),
+}  # fmt: skip
+FAMILIES = {
+    "realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS, "iresnet": IRESNET,
+    "residual": RESIDUAL,
+}  # fmt: skip

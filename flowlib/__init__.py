@@ -74,6 +74,16 @@ from flowlib.masks import (
 )
 from flowlib.nn import MLP, ConvNet, Hardtanh
 from flowlib.normalization import ActNorm, BatchNorm
+from flowlib.residual_flow import (
+    ByMode,
+    LipSwish,
+    RecomputedBlock,
+    ResidualFlow,
+    RussianRoulette,
+    WithError,
+    log_prob_with_error,
+    spectral_radius,
+)
 from flowlib.structure import Structured
 from flowlib.trained import pretrained
 from flowlib.training import History, TrainingOptions, fit, fit_variational
@@ -96,6 +106,7 @@ __all__ = [
     "BernoulliMADE",
     "Bijection",
     "Branch",
+    "ByMode",
     "Compose",
     "ContextNorm",
     "ConvNet",
@@ -124,6 +135,7 @@ __all__ = [
     "LULinear",
     "LeakyReLU",
     "Linearized",
+    "LipSwish",
     "Lipschitz",
     "LipschitzConv2d",
     "LipschitzLinear",
@@ -136,7 +148,10 @@ __all__ = [
     "PowerSeries",
     "Quickest",
     "RealNVP",
+    "RecomputedBlock",
     "ResidualBlock",
+    "ResidualFlow",
+    "RussianRoulette",
     "Sequential",
     "Sigmoid",
     "Sine",
@@ -148,6 +163,7 @@ __all__ = [
     "Tanh",
     "TrainingOptions",
     "Transformer",
+    "WithError",
     "alternating_mask",
     "checkerboard_mask",
     "cyclic_degrees",
@@ -157,10 +173,12 @@ __all__ = [
     "half_mask",
     "hidden_mask",
     "holds",
+    "log_prob_with_error",
     "output_mask",
     "path_counts",
     "pretrained",
     "random_degrees",
     "random_mask",
     "ranks_of",
+    "spectral_radius",
 ]

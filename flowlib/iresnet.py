@@ -683,16 +683,22 @@ class Branch(nn.Module):
         """Each layer's weight and bias, with the scales of the activations before and after it."""
         scales = [1.0, *(activation.scale for activation in self.activations), 1.0]
         return [
-            (layer.capped() * (after / before), layer.bias * after)
+            (_laid_out(layer.capped() * (after / before)), layer.bias * after)
             for layer, (before, after) in zip(self.layers, itertools.pairwise(scales), strict=True)
         ]
 
-    def linearize(self, x: Tensor) -> Linearized:
+    def linearize(
+        self, x: Tensor, folded: Sequence[tuple[Tensor, Tensor]] | None = None
+    ) -> Linearized:
         """The value at ``x (batch, *event)``, and products with the Jacobian from both sides.
 
         The products are linear maps and elementwise operations only, and differentiable.
+
+        Args:
+            x: where.
+            folded: the layers' weights and biases, by default those of :meth:`folded`.
         """
-        folded = self.folded()
+        folded = self.folded() if folded is None else folded
         h, slopes = x, []
         for k, (layer, (weight, bias)) in enumerate(zip(self.layers, folded, strict=True)):
             if k:
@@ -712,6 +718,12 @@ class Branch(nn.Module):
             return v
 
         return Linearized(h, vjp, jvp)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """A matrix with its long side in a row of memory, with which products are much faster."""
+    tall = weight.ndim == 2 and weight.shape[0] > weight.shape[1]
+    return weight.mT.contiguous().mT if tall else weight
 
 
 def linearize(branch: nn.Module, x: Tensor) -> Linearized:
@@ -791,7 +803,42 @@ class ExactLogDet(LogDet):
         return log_det
 
 
-class PowerSeries(LogDet):
+class Probed(LogDet):
+    """Base class of those that estimate a trace by random probes.
+
+    Args:
+        probes: how many for each row.
+        distribution: ``"rademacher"``, signs, or ``"gaussian"``.
+        seed: of the probes in evaluation.
+
+    Raises:
+        ValueError: if a number is not positive, or there is no such distribution.
+
+    Source: Hutchinson (1990).
+    """
+
+    def __init__(self, probes: int, distribution: str, seed: int) -> None:
+        super().__init__()
+        where = type(self).__name__
+        self.probes = as_count(where, "probes", probes, 1)
+        if distribution not in ("rademacher", "gaussian"):
+            raise ValueError(
+                f'{where}: expected a distribution "rademacher" or "gaussian", got {distribution!r}'
+            )
+        self.distribution = distribution
+        self.seed = as_count(where, "seed", seed, 0)
+
+    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Probes for each row of ``x``, ``(probes, batch, *event)``, of mean 0 and covariance 1."""
+        shape = (self.probes, *x.shape)
+        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "generator": generator}
+        if self.distribution == "gaussian":
+            return torch.randn(shape, **options)
+        signs: Tensor = 2 * torch.randint(2, shape, **options) - 1
+        return signs
+
+
+class PowerSeries(Probed):
     r"""The first terms of the series, each trace estimated by random probes.
 
     :math:`\operatorname{tr} A = \mathbb E[v^\top A v]` for every ``v`` of covariance ``I`` and mean
@@ -819,36 +866,18 @@ class PowerSeries(LogDet):
     def __init__(
         self, n_terms: int = 5, probes: int = 1, distribution: str = "rademacher", seed: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(probes, distribution, seed)
         self.n_terms = as_count("PowerSeries", "n_terms", n_terms, 1)
-        self.probes = as_count("PowerSeries", "probes", probes, 1)
-        if distribution not in ("rademacher", "gaussian"):
-            raise ValueError(
-                'PowerSeries: expected a distribution "rademacher" or "gaussian", got '
-                f"{distribution!r}"
-            )
-        self.distribution = distribution
-        self.seed = seed
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
-        v = self.draw(x)
+        fixed = None if self.training else torch.Generator(x.device).manual_seed(self.seed)
+        v = self.draw(x, fixed)
         w, total = v, x.new_zeros(x.shape[0])
         for k in range(1, self.n_terms + 1):
             w = at.vjp(w)
             trace = (w * v).flatten(2).sum(-1).mean(0)
             total = total + (trace / k if k % 2 else -trace / k)
         return total
-
-    def draw(self, x: Tensor) -> Tensor:
-        """Probes for each row of ``x``, ``(probes, batch, *event)``."""
-        shape, generator = (self.probes, *x.shape), None
-        if not self.training:
-            generator = torch.Generator(x.device).manual_seed(self.seed)
-        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "generator": generator}
-        if self.distribution == "gaussian":
-            return torch.randn(shape, **options)
-        signs: Tensor = 2 * torch.randint(2, shape, **options) - 1
-        return signs
 
     @staticmethod
     def bias_bound(n_terms: int, lipschitz: float, dim: int) -> float:
@@ -1119,6 +1148,32 @@ class _Blocks(Compose):
             return super().forward(x, context)
 
 
+def residual_blocks(
+    where: str,
+    event_shape: int | Sequence[int],
+    n_layers: int,
+    squeeze: int,
+    block: Callable[[torch.Size, int], ResidualBlock],
+) -> tuple[Bijection, StandardNormal, torch.Size]:
+    """What a flow of residual blocks is made of: an :class:`ActNorm` before each of them.
+
+    Args:
+        where: the flow's name, for errors.
+        event_shape: as in :class:`IResNet`.
+        n_layers: the number of blocks.
+        squeeze: as in :class:`IResNet`.
+        block: makes a block from the shape of its points and its number, from 0.
+    """
+    shape = outside = as_event_shape(event_shape)
+    layers: list[Bijection] = []
+    for _ in range(as_count(where, "squeeze", squeeze, 0)):
+        layers.append(Squeeze(shape))
+        shape = layers[-1].forward_shape(shape)
+    for k in range(as_count(where, "n_layers", n_layers, 1)):
+        layers += [ActNorm(shape), block(shape, k)]
+    return _Blocks(layers), StandardNormal(shape), outside
+
+
 class IResNet(Flow):
     """Invertible residual network: blocks ``x + g(x)``, and an :class:`ActNorm` before each.
 
@@ -1158,12 +1213,8 @@ class IResNet(Flow):
         squeeze: int = 0,
         tol: float = 1e-5,
     ) -> None:
-        shape = outside = as_event_shape(event_shape)
-        layers: list[Bijection] = []
-        for _ in range(as_count("IResNet", "squeeze", squeeze, 0)):
-            layers.append(Squeeze(shape))
-            shape = layers[-1].forward_shape(shape)
-        for _ in range(as_count("IResNet", "n_layers", n_layers, 1)):
+        def block(shape: torch.Size, k: int) -> ResidualBlock:
             branch = Branch(shape, hidden, lipschitz, activation, scale)
-            layers += [ActNorm(shape), ResidualBlock(branch, log_det(), tol=tol)]
-        super().__init__(_Blocks(layers), StandardNormal(shape), outside)
+            return ResidualBlock(branch, log_det(), tol=tol)
+
+        super().__init__(*residual_blocks("IResNet", event_shape, n_layers, squeeze, block))

@@ -30,6 +30,8 @@ from flowlib import (
     Logit,
     LULinear,
     RealNVP,
+    ResidualFlow,
+    RussianRoulette,
     Spline,
     StandardNormal,
     fit,
@@ -61,6 +63,8 @@ FLOWS = {
     "IResNet(2)": lambda: IResNet(2, 2, 8, lipschitz=0.6),
     "IResNet(5)": lambda: IResNet(5, 3, (8, 8), lipschitz=0.6),
     "IResNet(1,3,3)": lambda: IResNet((1, 3, 3), 2, 4, lipschitz=0.6),
+    "ResidualFlow(2)": lambda: ResidualFlow(2, 2, 8, lipschitz=0.6),
+    "ResidualFlow(5)": lambda: ResidualFlow(5, 2, (8, 8), lipschitz=0.6),
     "ImageRealNVP(1,4,4)": lambda: ImageRealNVP((1, 4, 4), 2, 3),
     "ImageRealNVP(2,4,4), context": lambda: ImageRealNVP((2, 4, 4), 1, 3, context_dim=2),
 }
@@ -121,6 +125,8 @@ def test_log_prob_is_the_base_and_autodiffs_log_det(flow):
 
 
 def test_a_rows_density_is_its_own_in_training_too(flow):
+    if any(isinstance(part, RussianRoulette) for part in flow.modules()):
+        pytest.skip("in training its log-determinants are random")
     x, context = points(flow.train(), 20)
     whole = flow.log_prob(x, context)
     part = flow.log_prob(x[:5], None if context is None else context[:5])

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "flowlib"
 STOREYS = (
     "arguments", "columns", "structure", "units", "bases", "flow", "maps", "masks", "nn",
     "transformers", "normalization", "coupling", "images", "made", "autoregressive", "iresnet",
-    "rows", "training", "datasets", "trained", "plotting", "checks",
+    "residual_flow", "rows", "training", "datasets", "trained", "plotting", "checks",
 )  # fmt: skip
 
 

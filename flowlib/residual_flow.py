@@ -1,0 +1,571 @@
+r"""Residual Flow: the endless series of :mod:`flowlib.iresnet`, right on average.
+
+A truncated series is wrong in the same direction in every step of training, and learns to be. Here
+a coin decides how many terms are computed, and each is divided by the probability that it is
+reached. The expectation is then the whole series:
+
+.. math:: \log\det(I + J) = \mathbb E_{n, v}\left[
+    \sum_{k=1}^n \frac{(-1)^{k+1}}{k} \frac{v^\top J^k v}{P(N \ge k)}\right]
+
+Its gradient is a series of its own, which needs no graph of the terms, so that memory does not grow
+with their number. This is the code of chapter 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from flowlib.arguments import as_count, as_number
+from flowlib.flow import Flow
+from flowlib.iresnet import (
+    Activation,
+    Branch,
+    ExactLogDet,
+    Linearized,
+    LogDet,
+    Probed,
+    ResidualBlock,
+    linearize,
+    residual_blocks,
+)
+
+__all__ = [
+    "ByMode",
+    "LipSwish",
+    "RecomputedBlock",
+    "ResidualFlow",
+    "RussianRoulette",
+    "WithError",
+    "log_prob_with_error",
+    "spectral_radius",
+]
+
+P = 0.25  # the coin, where none is given: its tail bears eigenvalues up to 0.866
+
+
+# --- the log-determinant ----------------------------------------------------------------------
+
+
+class RussianRoulette(Probed):
+    r"""The whole series on average: a random number of terms, each with the weight that it needs.
+
+    Of the terms the first ``n_exact`` are always computed. After them a coin of probability ``p``
+    is thrown after each term, and the series ends where it says so: :math:`n = n_{exact} + N` with
+    :math:`P(N = m) = p (1 - p)^{m - 1}` for :math:`m \ge 1`, once a call for all rows. Term
+    :math:`k` is divided by :math:`P(n \ge k)`, see :meth:`survival`. It costs
+    :math:`n_{exact} + 1 / p` products with the Jacobian on average.
+
+    The mean is right. The variance is finite only where :math:`1 - p > \rho(J)^2`, ``rho`` being
+    the largest absolute value of the Jacobian's eigenvalues: see :func:`spectral_radius`.
+
+    The gradient is not that of the terms, whose graph would grow with them. It is
+    :math:`\mathbb E[w^\top (\partial J) v]` with the Neumann series
+    :math:`w^\top = \sum_{k=0}^{n-1} (-1)^k v^\top J^k / P(n > k)`, which is computed without a
+    graph: memory does not depend on the number of terms. It is right on average whatever weights a
+    loss gives to the rows. Second derivatives are not those of the log-determinant.
+
+    In evaluation there are more sure terms and more probes, drawn from ``seed``: the same in every
+    call, and the same for every row. Compiled code is interrupted where the coin is thrown.
+
+    Args:
+        p: the probability to stop after a term, between 0 and 1; None for 0.25. With it a step
+            takes a tenth longer than with 0.5, and eigenvalues may be up to 0.866 instead of 0.707.
+        n_exact: how many terms are sure.
+        probes: how many probes for each row.
+        distribution: of the probes, ``"rademacher"``, signs, or ``"gaussian"``.
+        eval_n_exact: how many terms are sure in evaluation.
+        eval_probes: how many probes in evaluation.
+        seed: of the coin and of the probes in evaluation.
+
+    Raises:
+        ValueError: if ``p`` is not between 0 and 1, a number is negative, there are no probes, or
+            there is no such distribution.
+
+    Example:
+        >>> g = Branch(6, 16)
+        >>> x = torch.randn(5, 6)
+        >>> RussianRoulette(p=0.5)(x, g.linearize(x)).shape
+        torch.Size([5])
+
+    Source: Chen et al. (2019), theorems 1 and 2 and equation 8; Kahn (1955) for the roulette.
+    """
+
+    def __init__(
+        self,
+        p: float | None = None,
+        n_exact: int = 2,
+        probes: int = 1,
+        distribution: str = "rademacher",
+        *,
+        eval_n_exact: int = 20,
+        eval_probes: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(probes, distribution, seed)
+        where = "RussianRoulette"
+        self.p = P if p is None else as_number(where, "p", p)
+        if self.p >= 1:
+            raise ValueError(f"{where}: expected a p between 0 and 1, got {p!r}")
+        self.n_exact = as_count(where, "n_exact", n_exact, 0)
+        self.eval_n_exact = as_count(where, "eval_n_exact", eval_n_exact, 0)
+        self.eval_probes = as_count(where, "eval_probes", eval_probes, 1)
+        self._rng: np.random.Generator | None = None  # of independent draws in evaluation
+
+    @property
+    def sure(self) -> int:
+        """How many terms are sure in the present mode."""
+        return self.n_exact if self.training else self.eval_n_exact
+
+    def survival(self, k: int) -> float:
+        """The probability that term ``k``, from 1, is computed, in the present mode.
+
+        Example:
+            >>> [RussianRoulette(p=0.5, n_exact=2).survival(k) for k in (1, 2, 3, 4, 5)]
+            [1.0, 1.0, 1.0, 0.5, 0.25]
+        """
+        survival: float = (1 - self.p) ** max(0, k - self.sure - 1)
+        return survival
+
+    @property
+    def expected_products(self) -> float:
+        """How many products with the Jacobian a call takes on average, in the present mode."""
+        return (self.sure + 1 / self.p) * (self.probes if self.training else self.eval_probes)
+
+    def forward(self, x: Tensor, at: Linearized) -> Tensor:
+        n, v = self.throw(x)
+        u = at.jvp(v)
+        value, w = self.walk(n, v, u, at.vjp)
+        if not torch.is_grad_enabled():
+            return value
+        shadow = mean_product(w, u)
+        return value + (shadow - shadow.detach())
+
+    @torch.no_grad()
+    def walk(
+        self, n: int, v: Tensor, u: Tensor, vjp: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The value of so many terms, and the Neumann series of the probes, without a graph.
+
+        Args:
+            n: the number of terms.
+            v: the probes, ``(probes, batch, *event)``.
+            u: their images ``Jv``, with which a term costs one product and no more.
+            vjp: from ``w`` to ``wᵀJ``.
+
+        Returns:
+            The log-determinant ``(batch,)``, and ``(probes, batch, *event)``.
+        """
+        w, weight = v, 1 / self.survival(1)
+        value, total = weight * mean_product(w, u), weight * w
+        for k in range(2, n + 1):
+            w = vjp(w)
+            weight = (1 if k % 2 else -1) / self.survival(k)
+            value = value.add(mean_product(w, u), alpha=weight / k)
+            total = total.add(w, alpha=weight)
+        return value, total
+
+    def throw(self, x: Tensor) -> tuple[int, Tensor]:
+        """How many terms, and the probes ``(probes, batch, *event)``, in the present mode."""
+        if self.training:
+            tail = torch.empty((), dtype=torch.float64, device="cpu").geometric_(self.p)
+            return self.n_exact + int(tail), self.draw(x)
+        # by NumPy, whose numbers are the same on every device, and allowed under vmap
+        rng = np.random.default_rng(self.seed) if self._rng is None else self._rng
+        rows = 1 if self._rng is None else x.shape[0]
+        n = self.eval_n_exact + int(rng.geometric(self.p))
+        shape = (self.eval_probes, rows, *x.shape[1:])
+        gaussian = self.distribution == "gaussian"
+        v = rng.standard_normal(shape) if gaussian else 2.0 * rng.integers(2, size=shape) - 1
+        return n, torch.as_tensor(v, dtype=x.dtype, device=x.device).expand(-1, *x.shape)
+
+    def extra_repr(self) -> str:
+        return (
+            f"p={self.p:g}, n_exact={self.n_exact}, probes={self.probes}, "
+            f"rho below {math.sqrt(1 - self.p):.3g}"
+        )
+
+
+def mean_product(w: Tensor, u: Tensor) -> Tensor:
+    """``wᵀu`` of each row, ``(probes, batch, *event)`` to ``(batch,)``, the mean of the probes."""
+    products = torch.linalg.vecdot(w.flatten(2), u.flatten(2).to(w.dtype))
+    made: Tensor = products.mean(0) if len(products) > 1 else products[0]
+    return made
+
+
+class ByMode(LogDet):
+    """One way to compute the log-determinant in training, and another in evaluation.
+
+    Args:
+        training: the one in training.
+        evaluation: the other.
+
+    Example:
+        >>> ByMode(RussianRoulette(p=0.5), ExactLogDet())
+        ByMode(
+          (in_training): RussianRoulette(p=0.5, n_exact=2, probes=1, rho below 0.707)
+          (in_evaluation): ExactLogDet()
+        )
+    """
+
+    def __init__(self, training: LogDet, evaluation: LogDet) -> None:
+        super().__init__()
+        self.in_training = training
+        self.in_evaluation = evaluation
+
+    def forward(self, x: Tensor, at: Linearized) -> Tensor:
+        made: Tensor = (self.in_training if self.training else self.in_evaluation)(x, at)
+        return made
+
+
+# --- memory for time --------------------------------------------------------------------------
+
+
+class RecomputedBlock(ResidualBlock):
+    """A residual block that keeps no graph of its branch, and computes it again for the gradient.
+
+    Of a call in training it keeps ``x``, the probes and their Neumann series. Memory grows with the
+    depth by these three only, and a step takes about a quarter longer. The weights must be the same
+    when the gradient is computed. In compiled code it is a :class:`ResidualBlock`; it cannot be
+    vmapped in training, nor differentiated twice.
+
+    Args:
+        branch: a :class:`Branch`.
+        log_det: a :class:`RussianRoulette`, or a :class:`ByMode` with one for training.
+        tol: as in :class:`ResidualBlock`.
+        max_iter: as in :class:`ResidualBlock`.
+
+    Raises:
+        TypeError: if the branch or the log-determinant is another one.
+
+    Example:
+        >>> block = RecomputedBlock(Branch(6, 16), RussianRoulette())
+        >>> z, log_det = block(torch.randn(5, 6))
+        >>> log_det.sum().backward()
+
+    Source: Chen et al. (2019), section 3.2; Chen et al. (2016) for recomputation.
+    """
+
+    def __init__(
+        self, branch: Branch, log_det: LogDet, *, tol: float = 1e-5, max_iter: int = 2000
+    ) -> None:
+        super().__init__(branch, log_det, tol=tol, max_iter=max_iter)
+        if not isinstance(branch, Branch):
+            raise TypeError(f"RecomputedBlock: expected a Branch, got a {type(branch).__name__}")
+        if not isinstance(self._roulette(True), RussianRoulette):
+            raise TypeError(
+                "RecomputedBlock: expected a RussianRoulette in training, got a "
+                f"{type(self._roulette(True)).__name__}"
+            )
+
+    def _roulette(self, training: bool) -> Any:
+        if isinstance(self.log_det, ByMode):
+            return self.log_det.in_training if training else self.log_det.in_evaluation
+        return self.log_det
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        roulette = self._roulette(self.training)
+        plain = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        if plain or not isinstance(roulette, RussianRoulette):
+            return super().forward(x, context)
+        weights = [part for layer in self.branch.folded() for part in layer]
+        value, log_det, *_ = _Recomputed.apply(  # type: ignore[no-untyped-call]
+            self.branch, roulette, x, *weights, *self.branch.activations.parameters()
+        )
+        return x + value, log_det
+
+
+class _Recomputed(torch.autograd.Function):
+    """The value of a branch and its log-determinant, whose graph is made for the gradient only."""
+
+    @staticmethod
+    def forward(
+        branch: Branch, roulette: RussianRoulette, x: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        at = branch.linearize(x, _pairs(branch, weights))
+        n, v = roulette.throw(x)
+        value, w = roulette.walk(n, v, at.jvp(v), at.vjp)
+        return at.value, value, v, w
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.branch, _, *tensors = inputs
+        _, _, v, w = output
+        ctx.mark_non_differentiable(v, w)
+        ctx.save_for_backward(v, w, *tensors)
+        device = v.device.type
+        ctx.autocast = {
+            "device_type": device,
+            "dtype": torch.get_autocast_dtype(device),
+            "enabled": torch.is_autocast_enabled(device),
+        }
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_value: Tensor, of_log_det: Tensor, *_: Tensor) -> tuple[Any, ...]:
+        v, w, x, *weights = ctx.saved_tensors
+        n = 2 * len(ctx.branch.layers)
+        # the layers' are computed from parameters; the activations' are the parameters themselves
+        inputs = [t.detach().requires_grad_() for t in (x, *weights[:n])]
+        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            at = ctx.branch.linearize(inputs[0], _pairs(ctx.branch, inputs[1:]))
+            shadow = mean_product(w, at.jvp(v))
+        needed = [*inputs, *weights[n:]]
+        grads = torch.autograd.grad(
+            [at.value, shadow], needed, [of_value, of_log_det], allow_unused=True
+        )
+        return None, None, *grads
+
+
+def _pairs(branch: Branch, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(weights[2 * k], weights[2 * k + 1]) for k in range(len(branch.layers))]
+
+
+# --- the activation ---------------------------------------------------------------------------
+
+
+class LipSwish(Activation):
+    r"""``h sigmoid(beta h) / 1.1``, with a learned ``beta`` above 0.
+
+    The swish is nowhere steeper than 1.1, whatever ``beta``. It is nearly a straight line of slope
+    1 where many units live, and still bends there: its second derivative is zero at single points
+    only, where an ELU's is zero for all positive numbers. The gradient of a log-determinant needs
+    second derivatives.
+
+    Example:
+        >>> LipSwish()(torch.zeros(1)).item()
+        0.0
+
+    Source: Chen et al. (2019), section 3.3; Ramachandran et al. (2017) for the swish.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(scale)
+        self.raw_beta = nn.Parameter(torch.tensor(0.5))
+
+    @property
+    def beta(self) -> Tensor:
+        """The steepness of its bend, above 0."""
+        return nn.functional.softplus(self.raw_beta)
+
+    def curve(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.beta * h
+        gate = u.sigmoid()
+        part = gate * (1 / 1.1)
+        return h * part, part * (1 + u * (1 - gate))
+
+    def value(self, h: Tensor) -> Tensor:
+        return h * (self.beta * h).sigmoid() * (1 / 1.1)
+
+
+# --- the ready flow ---------------------------------------------------------------------------
+
+EXACT = 3  # dimensions up to which the determinant itself is the cheaper one in training
+EXACT_IN_EVALUATION = 256  # and in evaluation
+
+
+def usual_log_det(dim: int, seed: int = 0) -> LogDet:
+    """How a :class:`ResidualFlow` computes log-determinants in ``dim`` dimensions."""
+    if dim <= EXACT:
+        return ExactLogDet()
+    roulette = RussianRoulette(seed=seed)
+    return ByMode(roulette, ExactLogDet()) if dim <= EXACT_IN_EVALUATION else roulette
+
+
+class ResidualFlow(Flow):
+    """Residual blocks ``x + g(x)`` whose log-determinant is right on average.
+
+    Args:
+        event_shape: the number of coordinates, or the shape ``(C, H, W)`` of a picture.
+        n_layers: the number of blocks.
+        hidden: the widths of the branches.
+        lipschitz: the bound of each branch, below 1.
+        activation: makes a branch's activation from its scale; None as in :class:`Branch`.
+        scale: as in :class:`Branch`.
+        log_det: makes how a block computes its log-determinant; None for what is cheapest: exact in
+            up to 3 dimensions, and in more a :class:`RussianRoulette` in training and, in up to 256
+            of them, an :class:`ExactLogDet` in evaluation.
+        squeeze: of pictures, how often four pixels become four channels before the first block.
+        recompute: whether to use :class:`RecomputedBlock`, which takes less memory and more time.
+        tol: the largest error of each block's inverse.
+
+    Raises:
+        ValueError: if a number is out of its range, or the event no vector and no picture.
+        TypeError: if ``recompute`` is asked for where the log-determinant is no roulette.
+
+    Example:
+        >>> flow = ResidualFlow(6, n_layers=3, hidden=32)
+        >>> flow.log_prob(torch.zeros(5, 6)).shape
+        torch.Size([5])
+
+    Source: Chen et al. (2019).
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        n_layers: int = 8,
+        hidden: int | Sequence[int] = 128,
+        *,
+        lipschitz: float = 0.97,
+        activation: Callable[[float], Activation] | None = None,
+        scale: float | None = None,
+        log_det: Callable[[], LogDet] | None = None,
+        squeeze: int = 0,
+        recompute: bool = False,
+        tol: float = 1e-5,
+    ) -> None:
+        def block(shape: torch.Size, k: int) -> ResidualBlock:
+            branch = Branch(shape, hidden, lipschitz, activation, scale)
+            made = usual_log_det(math.prod(shape), k) if log_det is None else log_det()
+            return (RecomputedBlock if recompute else ResidualBlock)(branch, made, tol=tol)
+
+        super().__init__(*residual_blocks("ResidualFlow", event_shape, n_layers, squeeze, block))
+
+    def log_prob_with_error(
+        self, x: Tensor, context: Tensor | None = None, n_draws: int = 16, seed: int = 0
+    ) -> WithError:
+        """:func:`log_prob_with_error` of this flow."""
+        return log_prob_with_error(self, x, context, n_draws, seed)
+
+
+# --- what to know about an estimate -------------------------------------------------------------
+
+
+class WithError(NamedTuple):
+    """An estimate with its standard error, and the independent draws that both come from.
+
+    The ``value`` and the ``error``, of the leading shape of ``x``, and ``draws`` with one dimension
+    more in front.
+    """
+
+    value: Tensor
+    error: Tensor
+    draws: Tensor
+
+
+@torch.no_grad()
+def log_prob_with_error(
+    flow: Flow, x: Tensor, context: Tensor | None = None, n_draws: int = 16, seed: int = 0
+) -> WithError:
+    """The log-density by independent draws of all coins and probes, and its standard error.
+
+    The error counts what is random in :class:`RussianRoulette`, in evaluation mode; the draws of
+    an exact flow are all the same. All rows of a draw share their numbers of terms, so that the
+    error of a mean over rows comes from the draws' means, and not from the rows' errors:
+    ``draws.mean(-1).std() / n_draws ** 0.5``. Where the variance is infinite, the error is not one:
+    see :func:`spectral_radius`.
+
+    Args:
+        flow: a flow; its mode is left as it is.
+        x: as in :meth:`Flow.log_prob`.
+        context: as there.
+        n_draws: how many draws, 2 or more.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if there are fewer than two draws, or ``x`` does not fit.
+
+    Example:
+        >>> flow = ResidualFlow(6, 2, 16, log_det=RussianRoulette)
+        >>> found = log_prob_with_error(flow, torch.zeros(5, 6))
+        >>> found.value.shape, found.error.shape, found.draws.shape
+        (torch.Size([5]), torch.Size([5]), torch.Size([16, 5]))
+    """
+    n_draws = as_count("log_prob_with_error", "n_draws", n_draws, 2)
+    with _in_evaluation(flow), _independent(flow, seed):
+        draws = torch.stack([flow.log_prob(x, context) for _ in range(n_draws)])
+    return WithError(draws.mean(0), draws.std(0) / math.sqrt(n_draws), draws)
+
+
+@contextlib.contextmanager
+def _independent(flow: nn.Module, seed: int) -> Iterator[None]:
+    """Each call of a roulette draws anew, in evaluation, too."""
+    roulettes = [part for part in flow.modules() if isinstance(part, RussianRoulette)]
+    rng = np.random.default_rng(as_count("log_prob_with_error", "seed", seed, 0))
+    try:
+        for roulette in roulettes:
+            roulette._rng = rng
+        yield
+    finally:
+        for roulette in roulettes:
+            roulette._rng = None
+
+
+@contextlib.contextmanager
+def _in_evaluation(flow: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in flow.modules()]
+    try:
+        flow.eval()
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def spectral_radius(flow: nn.Module, x: Tensor, n_steps: int = 64) -> Tensor:
+    """Of each residual block the largest absolute eigenvalue of its branch's Jacobian at data.
+
+    A :class:`RussianRoulette` has a finite variance in a block where ``1 - p`` is more than its
+    square. Found by repeated products with the Jacobian; it says so in a warning where a
+    roulette's ``p`` is too large.
+
+    Args:
+        flow: a flow, or a bijection of residual blocks.
+        x: ``(batch, *event)``.
+        n_steps: how many products. The error shrinks as one over their number.
+
+    Returns:
+        ``(blocks,)``, the largest over the rows.
+
+    Example:
+        >>> spectral_radius(ResidualFlow(6, 3, 16), torch.randn(5, 6)).shape
+        torch.Size([3])
+    """
+    n_steps = as_count("spectral_radius", "n_steps", n_steps, 2)
+    found: list[Tensor] = []
+
+    def look(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        branch: Any = block.branch
+        found.append(_radius(linearize(branch, inputs[0]), inputs[0], n_steps).max())
+
+    blocks = [part for part in flow.modules() if isinstance(part, ResidualBlock)]
+    hooks = [block.register_forward_pre_hook(look) for block in blocks]
+    try:
+        with _in_evaluation(flow):
+            flow.bijection.unchecked(x) if isinstance(flow, Flow) else flow(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    radii = torch.stack(found)
+    for radius, block in zip(radii.tolist(), blocks, strict=True):
+        for part in block.log_det.modules():
+            if isinstance(part, RussianRoulette) and radius**2 >= 1 - part.p:
+                warnings.warn(
+                    f"spectral_radius: a block has {radius:.3g}, at which a roulette with "
+                    f"p={part.p:g} has an infinite variance; a p below {1 - radius**2:.2g} has not",
+                    stacklevel=2,
+                )
+    return radii
+
+
+def _radius(at: Linearized, x: Tensor, n_steps: int) -> Tensor:
+    """The growth of a vector over the last half of so many products, ``(batch,)``."""
+    generator = torch.Generator(x.device).manual_seed(0)
+    w = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    growths = []
+    for _ in range(n_steps):
+        w = at.vjp(w)
+        length = torch.linalg.vector_norm(w.flatten(1), dim=1)
+        growths.append(length)
+        w = w / length.clamp(min=torch.finfo(w.dtype).tiny).view(-1, *[1] * (w.dim() - 1))
+    return torch.stack(growths[n_steps // 2 :]).log().mean(0).exp()
