@@ -349,7 +349,7 @@ def residual_flow(log_det=None):
     return lambda dim, layers, hidden: flowlib.ResidualFlow(dim, log_det=way)
 
 
-# at D = 2 determinants are exact, and in "roulette" they are not; normflows' blocks are our i-ResNet's
+# at D = 2 determinants are exact, but in "roulette"; normflows' blocks are those of IRESNET
 RESIDUAL = {
     "flowlib": residual_flow(), "roulette": residual_flow("RussianRoulette"),
     "normflows": lambda dim, layers, hidden: normflows_residual(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from flowlib.arguments import as_count, as_number
+from flowlib.arguments import as_count, as_event_shape, as_number
 from flowlib.flow import Flow
 from flowlib.iresnet import (
     Activation,
@@ -368,13 +368,13 @@ class LipSwish(Activation):
 
 # --- the ready flow ---------------------------------------------------------------------------
 
-EXACT = 3  # dimensions up to which the determinant itself is the cheaper one in training
+FEW = 3  # dimensions up to which the determinant itself is the cheaper one in training
 EXACT_IN_EVALUATION = 256  # and in evaluation
 
 
 def usual_log_det(dim: int, seed: int = 0) -> LogDet:
     """How a :class:`ResidualFlow` computes log-determinants in ``dim`` dimensions."""
-    if dim <= EXACT:
+    if dim <= FEW:
         return ExactLogDet()
     roulette = RussianRoulette(seed=seed)
     return ByMode(roulette, ExactLogDet()) if dim <= EXACT_IN_EVALUATION else roulette
@@ -385,11 +385,14 @@ class ResidualFlow(Flow):
 
     Args:
         event_shape: the number of coordinates, or the shape ``(C, H, W)`` of a picture.
-        n_layers: the number of blocks.
-        hidden: the widths of the branches.
+        n_layers: the number of blocks; None for 16 in up to 3 dimensions, 4 in more, and 8 of
+            pictures.
+        hidden: the widths of the branches; None for 64 in up to 3 dimensions, 256 in more, and 48
+            channels of pictures. A plane needs many small steps, a table of many columns wide ones.
         lipschitz: the bound of each branch, below 1.
         activation: makes a branch's activation from its scale; None as in :class:`Branch`.
-        scale: as in :class:`Branch`.
+        scale: the activations' scale; None for 20 in up to 3 dimensions, where densities have fine
+            detail and data are many, and else as in :class:`Branch`.
         log_det: makes how a block computes its log-determinant; None for what is cheapest: exact in
             up to 3 dimensions, and in more a :class:`RussianRoulette` in training and, in up to 256
             of them, an :class:`ExactLogDet` in evaluation.
@@ -412,8 +415,8 @@ class ResidualFlow(Flow):
     def __init__(
         self,
         event_shape: int | Sequence[int],
-        n_layers: int = 8,
-        hidden: int | Sequence[int] = 128,
+        n_layers: int | None = None,
+        hidden: int | Sequence[int] | None = None,
         *,
         lipschitz: float = 0.97,
         activation: Callable[[float], Activation] | None = None,
@@ -423,12 +426,20 @@ class ResidualFlow(Flow):
         recompute: bool = False,
         tol: float = 1e-5,
     ) -> None:
+        event = as_event_shape(event_shape)
+        few = math.prod(event) <= FEW
+        depth, usual_width = (8, 48) if len(event) > 1 else (16, 64) if few else (4, 256)
+        width = usual_width if hidden is None else hidden
+        if scale is None and few and len(event) == 1:
+            scale = 20.0
+
         def block(shape: torch.Size, k: int) -> ResidualBlock:
-            branch = Branch(shape, hidden, lipschitz, activation, scale)
+            branch = Branch(shape, width, lipschitz, activation, scale)
             made = usual_log_det(math.prod(shape), k) if log_det is None else log_det()
             return (RecomputedBlock if recompute else ResidualBlock)(branch, made, tol=tol)
 
-        super().__init__(*residual_blocks("ResidualFlow", event_shape, n_layers, squeeze, block))
+        n_layers = depth if n_layers is None else n_layers
+        super().__init__(*residual_blocks("ResidualFlow", event, n_layers, squeeze, block))
 
     def log_prob_with_error(
         self, x: Tensor, context: Tensor | None = None, n_draws: int = 16, seed: int = 0
