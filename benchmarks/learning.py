@@ -90,8 +90,12 @@ def learn(name: str, peer: str, seed: int, family: str, seconds: float) -> dict:
     model.eval()
     with torch.no_grad():
         nll = -model.log_prob(test)
-    return {"set": name, "peer": peer, "seed": seed, "seconds": seconds, "steps": step,
-            "nll": float(units(nll).mean())}  # fmt: skip
+    row = {"set": name, "peer": peer, "seed": seed, "seconds": seconds, "steps": step,
+           "nll": float(units(nll).mean())}  # fmt: skip
+    if peer == "roulette":
+        with torch.no_grad():
+            row["claim"] = float(units(-peers.by_itself(model).log_prob(test)).mean())
+    return row
 
 
 def main() -> None:

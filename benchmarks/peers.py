@@ -9,6 +9,7 @@ in between. The spline flow is zuko's, which is autoregressive.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 
@@ -319,6 +320,32 @@ def as_tuple(hidden):
     return (hidden,) if isinstance(hidden, int) else tuple(hidden)
 
 
+def residual_flow(dim, layers, hidden):
+    import flowlib
+
+    return flowlib.ResidualFlow(dim)
+
+
+def roulette(dim, layers, hidden):
+    """Trained by roulette in every dimension, and scored exactly."""
+    import flowlib
+
+    return flowlib.ResidualFlow(
+        dim, log_det=lambda: flowlib.ByMode(flowlib.RussianRoulette(), flowlib.ExactLogDet())
+    )
+
+
+def by_itself(flow):
+    """The same flow, whose evaluation is the roulette's own."""
+    import flowlib
+
+    twin = copy.deepcopy(flow)
+    for part in twin.modules():
+        if isinstance(part, flowlib.ByMode):
+            part.in_evaluation = part.in_training
+    return twin.eval()
+
+
 REALNVP = {"flowlib": flowlib, "zuko": Zuko, "nflows": Nflows, "normflows": Normflows}
 MAF = {
     "flowlib": maf, "zuko": ZukoMAF, "nflows": NflowsMAF, "normflows": NormflowsMAF,
@@ -330,7 +357,7 @@ OURS = {
     "RealNVP": lambda dim, layers, hidden: flowlib(dim, layers + 1, hidden),
     "MAF": maf, "MAF with splines": splines, "RealNVP with splines": coupled_splines,
     "IResNet": iresnet(),
-    "ResidualFlow": lambda dim, layers, hidden: residual_flow()(dim, layers, hidden),
+    "ResidualFlow": residual_flow,
 }  # fmt: skip
 # at D = 2 normflows' determinants are exact, else of eight terms in training, of 20 and some after
 IRESNET = {
@@ -342,16 +369,9 @@ IRESNET = {
 }  # fmt: skip
 
 
-def residual_flow(log_det=None):
-    import flowlib
-
-    way = log_det and getattr(flowlib, log_det)
-    return lambda dim, layers, hidden: flowlib.ResidualFlow(dim, log_det=way)
-
-
 # at D = 2 determinants are exact, but in "roulette"; normflows' blocks are those of IRESNET
 RESIDUAL = {
-    "flowlib": residual_flow(), "roulette": residual_flow("RussianRoulette"),
+    "flowlib": residual_flow, "roulette": roulette,
     "normflows": lambda dim, layers, hidden: normflows_residual(
         dim, 8, 128, None if dim == 2 else "roulette"
     ),

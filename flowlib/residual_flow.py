@@ -73,8 +73,9 @@ class RussianRoulette(Probed):
     graph: memory does not depend on the number of terms. It is right on average whatever weights a
     loss gives to the rows. Second derivatives are not those of the log-determinant.
 
-    In evaluation there are more sure terms and more probes, drawn from ``seed``: the same in every
-    call, and the same for every row. Compiled code is interrupted where the coin is thrown.
+    In evaluation there are more sure terms and more probes, drawn from ``seed``: in every call the
+    same for the first row, the same for the second, and so on. Rows have their own, so that the
+    error of a mean over many rows is small. Compiled code is interrupted where the coin is thrown.
 
     Args:
         p: the probability to stop after a term, between 0 and 1; None for 0.25. With it a step
@@ -180,12 +181,11 @@ class RussianRoulette(Probed):
             return self.n_exact + int(tail), self.draw(x)
         # by NumPy, whose numbers are the same on every device, and allowed under vmap
         rng = np.random.default_rng(self.seed) if self._rng is None else self._rng
-        rows = 1 if self._rng is None else x.shape[0]
         n = self.eval_n_exact + int(rng.geometric(self.p))
-        shape = (self.eval_probes, rows, *x.shape[1:])
+        shape = (x.shape[0], self.eval_probes, *x.shape[1:])  # rows first: fewer have the same
         gaussian = self.distribution == "gaussian"
         v = rng.standard_normal(shape) if gaussian else 2.0 * rng.integers(2, size=shape) - 1
-        return n, torch.as_tensor(v, dtype=x.dtype, device=x.device).expand(-1, *x.shape)
+        return n, torch.as_tensor(v, dtype=x.dtype, device=x.device).movedim(1, 0)
 
     def extra_repr(self) -> str:
         return (
@@ -372,11 +372,11 @@ FEW = 3  # dimensions up to which the determinant itself is the cheaper one in t
 EXACT_IN_EVALUATION = 256  # and in evaluation
 
 
-def usual_log_det(dim: int, seed: int = 0) -> LogDet:
+def usual_log_det(dim: int) -> LogDet:
     """How a :class:`ResidualFlow` computes log-determinants in ``dim`` dimensions."""
     if dim <= FEW:
         return ExactLogDet()
-    roulette = RussianRoulette(seed=seed)
+    roulette = RussianRoulette()
     return ByMode(roulette, ExactLogDet()) if dim <= EXACT_IN_EVALUATION else roulette
 
 
@@ -435,7 +435,10 @@ class ResidualFlow(Flow):
 
         def block(shape: torch.Size, k: int) -> ResidualBlock:
             branch = Branch(shape, width, lipschitz, activation, scale)
-            made = usual_log_det(math.prod(shape), k) if log_det is None else log_det()
+            made = usual_log_det(math.prod(shape)) if log_det is None else log_det()
+            for part in made.modules():
+                if isinstance(part, Probed):
+                    part.seed += k  # blocks with the same probes would have the same errors
             return (RecomputedBlock if recompute else ResidualBlock)(branch, made, tol=tol)
 
         n_layers = depth if n_layers is None else n_layers
