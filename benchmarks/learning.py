@@ -19,7 +19,7 @@ import torch
 
 from flowlib import datasets
 
-LAYERS = {"realnvp": 6, "maf": 5, "parts": 5, "ours": 5, "iresnet": 8, "residual": 8}
+LAYERS = {"realnvp": 6, "maf": 5, "parts": 5, "ours": 5, "iresnet": 8, "residual": 8, "whole": 5}
 HIDDEN = (64, 64)
 RATE = {"iresnet": 5e-3, "residual": 1e-2}  # of Adam; else 1e-3
 DECAYS = ("residual",)  # to 0, as a cosine does, over the seconds
@@ -53,8 +53,11 @@ def load(name: str, seed: int):
     return lambda step: parts.train[order[step % 20_000]], parts.valid, parts.test, units
 
 
-def learn(name: str, peer: str, seed: int, family: str, seconds: float) -> dict:
-    """Train with Adam for so many seconds; the test NLL, for tables at the best step."""
+def learn(
+    name: str, peer: str, seed: int, family: str, seconds: float, keep: dict | None = None
+) -> dict:
+    """Train with Adam for so many seconds; the test NLL, for tables at the best step. The model of
+    the first seed goes to ``keep``."""
     torch.manual_seed(seed)
     batch, valid, test, units = load(name, seed)
     model = peers.FAMILIES[family][peer](test.shape[1], LAYERS[family], HIDDEN)
@@ -90,6 +93,8 @@ def learn(name: str, peer: str, seed: int, family: str, seconds: float) -> dict:
     model.eval()
     with torch.no_grad():
         nll = -model.log_prob(test)
+    if keep is not None and seed == 0:
+        keep[peer] = model
     row = {"set": name, "peer": peer, "seed": seed, "seconds": seconds, "steps": step,
            "nll": float(units(nll).mean())}  # fmt: skip
     if peer == "roulette":

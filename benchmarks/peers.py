@@ -359,6 +359,16 @@ OURS = {
     "IResNet": iresnet(),
     "ResidualFlow": residual_flow,
 }  # fmt: skip
+
+
+def nice(dim, layers, hidden):
+    import flowlib
+
+    return flowlib.NICE(dim, layers + 1, hidden)
+
+
+# all of the book
+WHOLE = {"NICE": nice, **OURS, "IAF": iaf}
 # at D = 2 normflows' determinants are exact, else of eight terms in training, of 20 and some after
 IRESNET = {
     "flowlib": iresnet(), "sine": iresnet("Sine"), "tanh": iresnet("Tanh"),
@@ -378,5 +388,5 @@ RESIDUAL = {
 }  # fmt: skip
 FAMILIES = {
     "realnvp": REALNVP, "maf": MAF, "parts": PARTS, "ours": OURS, "iresnet": IRESNET,
-    "residual": RESIDUAL,
+    "residual": RESIDUAL, "whole": WHOLE,
 }  # fmt: skip

@@ -97,7 +97,7 @@ class RussianRoulette(Probed):
         >>> RussianRoulette(p=0.5)(x, g.linearize(x)).shape
         torch.Size([5])
 
-    Source: Chen et al. (2019), theorems 1 and 2 and equation 8; Kahn (1955) for the roulette.
+    Source: Chen et al. (2019), theorems 1 and 2 and equation 8; Kahn (1956) for the roulette.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from flowlib.images import Dequantize, Flatten, ImageRealNVP
 from flowlib.iresnet import IResNet, PowerSeries
 from flowlib.made import BernoulliMADE
 from flowlib.maps import Logit
+from flowlib.residual_flow import ResidualFlow
 from flowlib.training import History, fit
 
 __all__ = ["digit_bits", "noisy_digits", "pretrained", "train"]
@@ -49,19 +51,37 @@ def _binary_digits() -> BernoulliMADE:
     return BernoulliMADE(64, hidden=(160,))
 
 
+def _digits_by_roulette() -> Flow:
+    inner = ResidualFlow(SHAPE, squeeze=1)
+    layers: Any = inner.bijection
+    return Flow(Compose([Logit(0.05), *layers]), inner.base, SHAPE)
+
+
+def _nudges() -> Flow:
+    return ResidualFlow(2)
+
+
 class Recipe(NamedTuple):
-    """What to make, how long and how fast it learns, and from black and white or from grey."""
+    """What to make, how long and how fast it learns, and from what.
+
+    ``data`` is ``"grey"`` or ``"binary"`` for digits, or one of :data:`flowlib.datasets.TOYS`.
+    """
 
     make: Callable[[], Flow | BernoulliMADE]
     options: dict[str, Any]
-    binary: bool = False
+    data: str = "grey"
 
 
 RECIPES = {
     "digits-as-images": Recipe(_digits_as_images, {"steps": 600, "lr": 5e-3}),
     "digits-as-vectors": Recipe(_digits_as_vectors, {"steps": 800, "lr": 2e-3}),
     "digits-by-residuals": Recipe(_digits_by_residuals, {"steps": 600, "lr": 5e-3}),
-    "binary-digits": Recipe(_binary_digits, {"steps": 700, "lr": 1e-2}, binary=True),
+    "digits-by-roulette": Recipe(_digits_by_roulette, {"steps": 600, "lr": 5e-3}),
+    "binary-digits": Recipe(_binary_digits, {"steps": 700, "lr": 1e-2}, "binary"),
+    **{
+        f"{toy}-by-residual-flow": Recipe(_nudges, {"steps": steps, "lr": 1e-2}, toy)
+        for toy, steps in {"moons": 1500, "8gaussians": 1500, "rings": 3000}.items()
+    },
 }
 
 
@@ -72,9 +92,11 @@ def pretrained(name: str) -> Flow | BernoulliMADE:
         name: ``"digits-as-images"``, an :class:`ImageRealNVP` on pictures ``(1, 8, 8)`` with pixels
             from the unit interval; ``"digits-as-vectors"``, a :class:`RealNVP` of as many
             parameters on the same pictures; ``"digits-by-residuals"``, the blocks of an
-            :class:`IResNet` with eight terms of their series; or ``"binary-digits"``, a
-            :class:`BernoulliMADE` on :func:`~flowlib.datasets.binary_digits`, pixel after pixel,
-            row by row.
+            :class:`IResNet` with eight terms of their series; ``"digits-by-roulette"``, the same by
+            a :class:`ResidualFlow`; ``"binary-digits"``, a :class:`BernoulliMADE` on
+            :func:`~flowlib.datasets.binary_digits`, pixel after pixel, row by row; or
+            ``"moons-by-residual-flow"``, ``"8gaussians-by-residual-flow"`` and
+            ``"rings-by-residual-flow"``, each a :class:`ResidualFlow` of the plane.
 
     Raises:
         ValueError: if no model has that name.
@@ -106,18 +128,26 @@ def train(
     flow = _make(name, seed)
     recipe = RECIPES[name]
     levels, _ = datasets.digit_images()
-
-    def noisy_batch(step: int) -> Tensor:
-        rows = torch.randint(len(levels.train), (128,))
-        return noisy_digits(levels.train[rows])  # with other noise each time
-
-    if recipe.binary:
-        bits, valid, *_ = datasets.binary_digits()[0]
-    else:
+    data: Any
+    if recipe.data == "binary":
+        data, valid, *_ = datasets.binary_digits()[0]
+    elif recipe.data == "grey":
         valid = noisy_digits(levels.valid, torch.Generator().manual_seed(0))
+
+        def data(step: int) -> Tensor:
+            rows = torch.randint(len(levels.train), (128,))
+            return noisy_digits(levels.train[rows])  # with other noise each time
+
+    else:
+        toy = datasets.TOYS[recipe.data]
+        valid = toy.sample(2000, np.random.default_rng([seed, 0]))
+
+        def data(step: int) -> Tensor:
+            return toy.sample(256, np.random.default_rng([seed, step]))
+
     history = fit(
         flow,
-        bits if recipe.binary else noisy_batch,
+        data,
         batch_size=128,
         validation=valid,
         seed=seed,
