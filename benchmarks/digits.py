@@ -1,4 +1,4 @@
-"""Bits per dimension of the digits by three flows of as many parameters: three seeds.
+"""Bits per dimension of the digits by four flows of as many parameters: three seeds.
 
 `python benchmarks/digits.py OUT.json`
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 from flowlib import datasets
 from flowlib.trained import digit_bits, train
 
-FLOWS = ("digits-as-images", "digits-as-vectors", "digits-by-residuals")
+FLOWS = (
+    "digits-as-images", "digits-as-vectors", "digits-by-residuals", "digits-by-roulette"
+)  # fmt: skip
 SEEDS = (0, 1, 2)
 
 

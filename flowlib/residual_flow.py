@@ -64,8 +64,8 @@ class RussianRoulette(Probed):
     :math:`k` is divided by :math:`P(n \ge k)`, see :meth:`survival`. It costs
     :math:`n_{exact} + 1 / p` products with the Jacobian on average.
 
-    The mean is right. The variance is finite only where :math:`1 - p > \rho(J)^2`, ``rho`` being
-    the largest absolute value of the Jacobian's eigenvalues: see :func:`spectral_radius`.
+    The mean is right. The variance is infinite where :math:`1 - p < \rho(J)^2`, ``rho`` being the
+    largest absolute value of the Jacobian's eigenvalues: see :func:`spectral_radius`.
 
     The gradient is not that of the terms, whose graph would grow with them. It is
     :math:`\mathbb E[w^\top (\partial J) v]` with the Neumann series
@@ -563,7 +563,7 @@ def spectral_radius(flow: nn.Module, x: Tensor, n_steps: int = 64) -> Tensor:
     radii = torch.stack(found)
     for radius, block in zip(radii.tolist(), blocks, strict=True):
         for part in block.log_det.modules():
-            if isinstance(part, RussianRoulette) and radius**2 >= 1 - part.p:
+            if isinstance(part, RussianRoulette) and radius**2 > 1 - part.p:
                 warnings.warn(
                     f"spectral_radius: a block has {radius:.3g}, at which a roulette with "
                     f"p={part.p:g} has an infinite variance; a p below {1 - radius**2:.2g} has not",

@@ -167,7 +167,9 @@ def test_maf_learns_no_worse_than_the_best_peer_and_better_on_four_sets():
     assert better >= 4
 
 
-@pytest.mark.parametrize(("number", "name"), [(4, "04-maf-iaf"), (5, "05-iresnet")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(4, "04-maf-iaf"), (5, "05-iresnet"), (6, "06-residual-flow")]
+)
 def test_chapters_have_the_running_table(number, name):
     """Row by row: the mixture, the book's flows, the truth."""
     chapter = (ROOT / "chapters" / f"{name}.md").read_text()
@@ -270,7 +272,7 @@ def test_chapter_5_quotes_them():
     }  # fmt: skip
     assert "it is the best flow of the book so far on moons, bells and spirals" in chapter
     for name in ("moons", "8gaussians", "2spirals"):
-        others = [means[name, flow] for flow in report.RUNNING if flow != "IResNet"]
+        others = [means[name, flow] for flow in report.RUNNING[:3]]
         assert means[name, "IResNet"] < min(others), name
     assert "the splines of chapter 4 are ahead on checkerboard and rings" in chapter
     for name in ("checkerboard", "rings"):
@@ -287,3 +289,53 @@ def test_chapter_5_quotes_them():
     ]  # fmt: skip
     low, high = (f"{error:.2f}" for error in (min(errors), max(errors)))
     assert f"we measured errors of {low} to {high} on" in chapter
+
+
+# --- Residual Flow ----------------------------------------------------------------------------
+
+
+def test_residual_flows_train_faster_and_leaner_than_normflows():
+    assert len(report.residual_flow("train")) == 5
+    for row in report.residual_flow("train"):
+        ratios = row["ratios"]
+        fastest = min(ratios["normflows"][0], ratios["normflows saving"][0])
+        assert ratios["flowlib"][0] < 0.85 * fastest, row
+    rows = {
+        (row["shape"], row["depth"]): row["megabytes"] for row in report.residual_flow("memory")
+    }
+    for megabytes in rows.values():
+        assert megabytes["recomputed"] < 0.9 * megabytes["normflows saving"]
+    assert (
+        rows["D=2, two layers", 48]["recomputed"]
+        < 0.7 * rows["D=2, two layers", 48]["normflows saving"]
+    )
+
+
+def test_residual_flows_learn_what_was_asked_for():
+    most = {"moons": 2.45, "8gaussians": 2.9, "checkerboard": 3.7, "2spirals": 2.7, "rings": 3.2}
+    soon, late = report.learned("residual-learning"), report.learned("residual-30")
+    classics = report.read("classics")
+    for name, limit in most.items():
+        assert len(soon[name]["flowlib"]) == len(late[name]["flowlib"]) == 5
+        assert statistics.mean(soon[name]["flowlib"]) < limit
+        assert max(late[name]["flowlib"]) < classics[name]["truth"] + 0.12
+        _, _, high = report.paired(soon[name]["flowlib"], soon[name]["normflows"])
+        assert high < -0.2, name
+    assert statistics.mean(soon["digits"]["flowlib"]) < 2.33
+
+
+def test_a_roulette_loses_little_and_claims_what_it_has():
+    rows = [row for row in report.read("residual-learning") if row["peer"] == "roulette"]
+    for row in rows:
+        if row["set"] in report.SHAPES_IN_THE_PLANE:
+            assert abs(row["claim"] - row["nll"]) < 0.01, row
+    found = report.learned("residual-learning")
+    for name in ("moons", "checkerboard"):
+        mean, _, _ = report.paired(found[name]["roulette"], found[name]["flowlib"])
+        assert mean < 0.02, name
+
+
+def test_chapter_6_has_the_whole_book():
+    chapter = (ROOT / "chapters" / "06-residual-flow.md").read_text()
+    assert report.whole() in chapter, report.whole()
+    assert max(row["error"] for row in report.read("whole")) < 1e-9

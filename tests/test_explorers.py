@@ -194,6 +194,7 @@ CHANGES = [
     (widgets.SplineExplorer, {}, '[data-handle="knot-3"]', "ArrowUp", "knots"),
     (widgets.FixedPointExplorer, {}, '[data-handle="point-3"]', "ArrowUp", "points"),
     (widgets.FixedPointExplorer, {"view": "block"}, '[data-handle="latent"]', "ArrowUp", "latent"),
+    (widgets.RouletteExplorer, {}, '[data-handle="eigenvalue-1"]', "ArrowUp", "eigenvalues"),
 ]
 changes = pytest.mark.parametrize(
     ("explorer", "traits", "node", "key", "name"),

@@ -11,6 +11,7 @@ from flowlib.widgets import (
     LayersExplorer,
     MaskExplorer,
     MultiscaleExplorer,
+    RouletteExplorer,
     SplineExplorer,
     WarpExplorer,
 )
@@ -245,6 +246,17 @@ def long(hand):
     hand.move("latent", hand.explorer.evaluate("e => e.model.get('longest').from"))
 
 
+def sure(hand):
+    hand.press('[data-preset="fair coin"]')
+    hand.slide("n_exact", 5)
+    hand.slide("p", 0.14)
+
+
+def least(hand):
+    hand.press('[data-preset="fair coin"]')
+    hand.slide("p", 0.095)
+
+
 TASKS = {
     "shear": (shear, WarpExplorer, {}),
     "hills": (hills, WarpExplorer, {"view": "line"}),
@@ -260,6 +272,8 @@ TASKS = {
     "three": (three, SplineExplorer, {}),
     "slow": (slow, FixedPointExplorer, {}),
     "never": (never, FixedPointExplorer, {"turn": 1}),
+    "sure": (sure, RouletteExplorer, {}),
+    "least": (least, RouletteExplorer, {"turn": 1}),
     "long": (long, FixedPointExplorer, {"view": "block"}),
 }
 

@@ -9,6 +9,7 @@ from flowlib.widgets.kl import KLExplorer
 from flowlib.widgets.layers import LayersExplorer
 from flowlib.widgets.mask import MaskExplorer
 from flowlib.widgets.multiscale import MultiscaleExplorer
+from flowlib.widgets.roulette import RouletteExplorer
 from flowlib.widgets.spline import SplineExplorer
 from flowlib.widgets.warp import WarpExplorer
 
@@ -22,6 +23,7 @@ __all__ = [
     "LayersExplorer",
     "MaskExplorer",
     "MultiscaleExplorer",
+    "RouletteExplorer",
     "SplineExplorer",
     "WarpExplorer",
 ]
