@@ -1,5 +1,6 @@
 """flowlib: normalizing flows in PyTorch, the library under the book."""
 
+from flowlib.adapters import Foreign
 from flowlib.autoregressive import (
     IAF,
     MAF,
@@ -27,6 +28,7 @@ from flowlib.coupling import (
     half_mask,
     random_mask,
 )
+from flowlib.diagnosis import Finding, Report, check_flow
 from flowlib.flow import Bijection, Compose, Density, Elementwise, Flow, Inverse
 from flowlib.images import (
     Dequantize,
@@ -119,9 +121,11 @@ __all__ = [
     "ElementwiseAffine",
     "ExactLogDet",
     "FactorOut",
+    "Finding",
     "FixedPoint",
     "Flatten",
     "Flow",
+    "Foreign",
     "Gate",
     "GaussianMixture",
     "Hardtanh",
@@ -149,6 +153,7 @@ __all__ = [
     "Quickest",
     "RealNVP",
     "RecomputedBlock",
+    "Report",
     "ResidualBlock",
     "ResidualFlow",
     "RussianRoulette",
@@ -165,6 +170,7 @@ __all__ = [
     "Transformer",
     "WithError",
     "alternating_mask",
+    "check_flow",
     "checkerboard_mask",
     "cyclic_degrees",
     "fit",

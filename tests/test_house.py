@@ -16,6 +16,7 @@ STOREYS = (
     "arguments", "columns", "structure", "units", "bases", "flow", "maps", "masks", "nn",
     "transformers", "normalization", "coupling", "images", "made", "autoregressive", "iresnet",
     "residual_flow", "rows", "training", "datasets", "trained", "plotting", "checks",
+    "adapters", "diagnosis",
 )  # fmt: skip
 
 
