@@ -172,9 +172,17 @@ def _of_distribution(flow: TransformedDistribution) -> View:
     def summed(log_det: Tensor) -> Tensor:
         return log_det.flatten(1).sum(1) if log_det.dim() > 1 else log_det
 
-    def forward(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def require_support(x: Tensor) -> None:
         if not flow.support.check(x).all():
             raise ValueError(f"check_flow: x lies outside of the support, {flow.support}")
+
+    def log_prob(x: Tensor, context: Tensor | None) -> Tensor:
+        require_support(x)  # the distribution's own check may be off, as torch.compile leaves it
+        log_p: Tensor = flow.log_prob(x)
+        return log_p
+
+    def forward(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_support(x)
         z = whole.inv(x)
         return z, -summed(whole.log_abs_det_jacobian(z, x))
 
@@ -186,7 +194,7 @@ def _of_distribution(flow: TransformedDistribution) -> View:
         type(flow).__name__,
         forward,
         inverse,
-        lambda x, c: flow.log_prob(x),
+        log_prob,
         lambda n, c: flow.sample(torch.Size((n,))),
         None,
         base.log_prob,

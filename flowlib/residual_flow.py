@@ -58,11 +58,11 @@ P = 0.25  # the coin, where none is given: its tail bears eigenvalues up to 0.86
 class RussianRoulette(Probed):
     r"""The whole series on average: a random number of terms, each with the weight that it needs.
 
-    Of the terms the first ``n_exact`` are always computed. After them a coin of probability ``p``
-    is thrown after each term, and the series ends where it says so: :math:`n = n_{exact} + N` with
-    :math:`P(N = m) = p (1 - p)^{m - 1}` for :math:`m \ge 1`, once a call for all rows. Term
-    :math:`k` is divided by :math:`P(n \ge k)`, see :meth:`survival`. It costs
-    :math:`n_{exact} + 1 / p` products with the Jacobian on average.
+    Of the terms the first ``n_exact`` and one more are always computed. From there on a coin of
+    probability ``p`` is thrown after each term, and the series ends where it says so:
+    :math:`n = n_{exact} + N` with :math:`P(N = m) = p (1 - p)^{m - 1}` for :math:`m \ge 1`, once a
+    call for all rows. Term :math:`k` is divided by :math:`P(n \ge k)`, see :meth:`survival`. It
+    costs :math:`n_{exact} + 1 / p` products with the Jacobian on average.
 
     The mean is right. The variance is infinite where :math:`1 - p < \rho(J)^2`, ``rho`` being the
     largest absolute value of the Jacobian's eigenvalues: see :func:`spectral_radius`.
@@ -75,12 +75,14 @@ class RussianRoulette(Probed):
 
     In evaluation there are more sure terms and more probes, drawn from ``seed``: in every call the
     same for the first row, the same for the second, and so on. Rows have their own, so that the
-    error of a mean over many rows is small. Compiled code is interrupted where the coin is thrown.
+    part of the error that comes from probes averages out over rows; the coin is one for all rows,
+    and its part does not. The gradient is then no derivative of the value. Compiled code is
+    interrupted where the coin is thrown.
 
     Args:
         p: the probability to stop after a term, between 0 and 1; None for 0.25. With it a step
             takes a tenth longer than with 0.5, and eigenvalues may be up to 0.866 instead of 0.707.
-        n_exact: how many terms are sure.
+        n_exact: how many terms are computed before the coin is thrown; one more is sure.
         probes: how many probes for each row.
         distribution: of the probes, ``"rademacher"``, signs, or ``"gaussian"``.
         eval_n_exact: how many terms are sure in evaluation.
@@ -318,11 +320,14 @@ class _Recomputed(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(**ctx.autocast):
             at = ctx.branch.linearize(inputs[0], _pairs(ctx.branch, inputs[1:]))
             shadow = mean_product(w, at.jvp(v))
-        needed = [*inputs, *weights[n:]]
-        grads = torch.autograd.grad(
-            [at.value, shadow], needed, [of_value, of_log_det], allow_unused=True
+        wanted = ctx.needs_input_grad[2:]  # frozen parameters are not differentiated
+        needed = [t for t, want in zip([*inputs, *weights[n:]], wanted, strict=True) if want]
+        grads = iter(
+            torch.autograd.grad(
+                [at.value, shadow], needed, [of_value, of_log_det], allow_unused=True
+            )
         )
-        return None, None, *grads
+        return None, None, *(next(grads) if want else None for want in wanted)
 
 
 def _pairs(branch: Branch, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -335,10 +340,10 @@ def _pairs(branch: Branch, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tens
 class LipSwish(Activation):
     r"""``h sigmoid(beta h) / 1.1``, with a learned ``beta`` above 0.
 
-    The swish is nowhere steeper than 1.1, whatever ``beta``. It is nearly a straight line of slope
-    1 where many units live, and still bends there: its second derivative is zero at single points
-    only, where an ELU's is zero for all positive numbers. The gradient of a log-determinant needs
-    second derivatives.
+    The swish is nowhere steeper than 1.1, whatever ``beta``. It is nearly a straight line where
+    many units live, of a slope near 1, and still bends there: its second derivative is zero at
+    single points only, where an ELU's is zero for all positive numbers. The gradient of a
+    log-determinant needs second derivatives.
 
     Example:
         >>> LipSwish()(torch.zeros(1)).item()
@@ -535,22 +540,27 @@ def spectral_radius(flow: nn.Module, x: Tensor, n_steps: int = 64) -> Tensor:
 
     Args:
         flow: a flow, or a bijection of residual blocks.
-        x: ``(batch, *event)``.
+        x: ``(batch, *event)``, at least one row.
         n_steps: how many products. The error shrinks as one over their number.
 
     Returns:
-        ``(blocks,)``, the largest over the rows.
+        ``(blocks,)``, the largest over the rows, in the order in which data meet the blocks.
+
+    Raises:
+        ValueError: if no data go through a residual block, or ``x`` has no row.
 
     Example:
         >>> spectral_radius(ResidualFlow(6, 3, 16), torch.randn(5, 6)).shape
         torch.Size([3])
     """
     n_steps = as_count("spectral_radius", "n_steps", n_steps, 2)
-    found: list[Tensor] = []
+    if not len(x):
+        raise ValueError("spectral_radius: expected at least one row, got none")
+    found: list[tuple[Any, Tensor]] = []
 
-    def look(block: nn.Module, inputs: tuple[Any, ...]) -> None:
-        branch: Any = block.branch
-        found.append(_radius(linearize(branch, inputs[0]), inputs[0], n_steps).max())
+    def look(block: Any, inputs: tuple[Any, ...]) -> None:
+        radius = _radius(linearize(block.branch, inputs[0]), inputs[0], n_steps).max()
+        found.append((block, radius))
 
     blocks = [part for part in flow.modules() if isinstance(part, ResidualBlock)]
     hooks = [block.register_forward_pre_hook(look) for block in blocks]
@@ -560,10 +570,15 @@ def spectral_radius(flow: nn.Module, x: Tensor, n_steps: int = 64) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    radii = torch.stack(found)
-    for radius, block in zip(radii.tolist(), blocks, strict=True):
+    if not found:
+        raise ValueError(
+            f"spectral_radius: expected residual blocks that data go through, got a "
+            f"{type(flow).__name__} with {len(blocks)}, none of them used"
+        )
+    radii = torch.stack([radius for _, radius in found])
+    for radius, block in zip(radii.tolist(), [block for block, _ in found], strict=True):
         for part in block.log_det.modules():
-            if isinstance(part, RussianRoulette) and radius**2 > 1 - part.p:
+            if isinstance(part, RussianRoulette) and not radius**2 <= 1 - part.p:
                 warnings.warn(
                     f"spectral_radius: a block has {radius:.3g}, at which a roulette with "
                     f"p={part.p:g} has an infinite variance; a p below {1 - radius**2:.2g} has not",

@@ -32,7 +32,7 @@ from flowlib import columns
 from flowlib.arguments import as_count, as_number
 from flowlib.flow import Density, Flow
 from flowlib.rows import SPLIT, Function, Names, Rows, Table, as_rows, hold_out, is_rows
-from flowlib.units import deviation_and_mean
+from flowlib.units import far_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,6 @@ __all__ = ["History", "TrainingOptions", "fit", "fit_variational"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 VALIDATION, FIRST = SPLIT, SPLIT + 1  # streams of randomness that are no step's
-FAR = 30  # deviations from the base's mean at which a flow does not know where the data are
 
 
 @dataclass
@@ -305,21 +304,13 @@ def _unknown_units(flow: Density, first: Rows) -> list[str]:
     flow.eval()  # nothing is to be counted or updated
     with torch.no_grad():
         z, _ = flow.bijection.unchecked(first.x, flow.in_own_units(first.context))
-        deviation, mean = (part[0] for part in deviation_and_mean(z, [0]))
-        its_deviation, its_mean = (
-            part[0] for part in deviation_and_mean(flow.base.sample(1000), [0])
-        )
-    ratio = deviation / its_deviation
-    far = (mean - its_mean).abs() > FAR * torch.maximum(deviation, its_deviation)
-    off = (deviation > 0) & (far | (ratio < 0.01) | (ratio > 100))
-    if not off.any():
+        found = far_from(z, flow.base.sample(1000))
+    if not found.off.any():
         return []
-    k = int(off.flatten().nonzero()[0])
     return [
-        f"The flow does not know the units of the data: at its start coordinate {k} of the latents "
-        f"has mean {mean.flatten()[k].item():.3g} and deviation {deviation.flatten()[k].item():.2g}"
-        f", and {int(off.sum())} of {off.numel()} are far from the base. Put an ActNorm in front, "
-        "which starts where the data are."
+        f"The flow does not know the units of the data: at its start {found.first()}, and "
+        f"{int(found.off.sum())} of {found.off.numel()} are far from the base. Put an ActNorm in "
+        "front, which starts where the data are."
     ]
 
 

@@ -7,12 +7,14 @@ standardize their contexts, by numbers that come from data once and are saved wi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from flowlib.arguments import as_count
 
-__all__ = ["ContextNorm", "deviation_and_mean"]
+__all__ = ["ContextNorm", "Far", "deviation_and_mean", "far_from"]
 
 
 class ContextNorm(nn.Module):
@@ -75,3 +77,34 @@ def deviation_and_mean(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     deviation, mean = torch.std_mean(x / unit, dims, correction=0, keepdim=True)
     varies = deviation > 8 * torch.finfo(x.dtype).eps * mean.abs()
     return torch.where(varies, deviation, 0.0) * unit, mean * unit
+
+
+FAR = 30  # deviations between two means, at which draws of one never meet the other
+
+
+class Far(NamedTuple):
+    """Of each coordinate, whether it is far from where it should be, its mean and deviation."""
+
+    off: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def first(self) -> str:
+        """Which coordinate is the first that is far, and where it is."""
+        k = int(self.off.flatten().nonzero()[0])
+        mean, deviation = (part.flatten()[k].item() for part in (self.mean, self.deviation))
+        return f"coordinate {k} of the latents has mean {mean:.3g} and deviation {deviation:.2g}"
+
+
+def far_from(z: Tensor, draws: Tensor) -> Far:
+    """Which coordinates of points lie in another place, or on another scale, than draws do.
+
+    Args:
+        z: points ``(n, *event)``.
+        draws: where they should be, ``(m, *event)``.
+    """
+    deviation, mean = (part[0] for part in deviation_and_mean(z, [0]))
+    its_deviation, its_mean = (part[0] for part in deviation_and_mean(draws, [0]))
+    ratio = deviation / its_deviation
+    far = (mean - its_mean).abs() > FAR * torch.maximum(deviation, its_deviation)
+    return Far((deviation > 0) & (far | (ratio < 0.01) | (ratio > 100)), mean, deviation)

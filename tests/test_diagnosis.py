@@ -527,7 +527,7 @@ def test_a_distribution_of_torch():
     base = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
     # torch.compile turns the validation of all distributions off for the whole process
     parts = [AffineTransform(1.0, 2.0), ExpTransform()]
-    right = TransformedDistribution(base, parts, validate_args=True)
+    right = TransformedDistribution(base, parts, validate_args=False)
     assert check_flow(right, right.sample((200,))).ok
 
     class Wrong(TanhTransform):

@@ -20,6 +20,7 @@ from flowlib import (
     Compose,
     ExactLogDet,
     Flow,
+    Inverse,
     LipSwish,
     PowerSeries,
     RecomputedBlock,
@@ -527,3 +528,32 @@ def test_bad_blocks_are_refused():
         log_prob_with_error(ResidualFlow(2), torch.zeros(1, 2), n_draws=1)
     with pytest.raises(ValueError, match=r"expected x of shape \(\.\.\., 6\), got \(3, 5\)"):
         log_prob_with_error(ResidualFlow(6, 1, 4), torch.zeros(3, 5))
+
+
+def test_a_frozen_bend_is_left_out_of_the_recomputed_gradient():
+    torch.manual_seed(0)
+    branch = Branch(4, (8, 8), 0.8, LipSwish).double()
+    block = RecomputedBlock(branch, RussianRoulette()).double().train()
+    for bend in branch.activations:
+        bend.raw_beta.requires_grad_(False)
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    z, log_det = block(x)
+    (z.sum() + log_det.sum()).backward()
+    assert x.grad is not None
+    assert all(bend.raw_beta.grad is None for bend in branch.activations)
+    assert all(layer.weight.grad is not None for layer in branch.layers)
+
+
+def test_lipswish_is_made_on_meta():
+    with torch.device("meta"):
+        flow = ResidualFlow(4, 2, 8, activation=LipSwish)
+    assert next(flow.parameters()).is_meta
+
+
+def test_the_radius_of_a_block_that_is_used_twice_or_never():
+    block = ResidualBlock(Branch(4, 8, 0.8), RussianRoulette())
+    assert spectral_radius(Compose([block, block]), torch.randn(5, 4)).shape == (2,)
+    with pytest.raises(ValueError, match="none of them used"):
+        spectral_radius(Compose([Inverse(block)]), torch.randn(5, 4))
+    with pytest.raises(ValueError, match="at least one row"):
+        spectral_radius(block, torch.zeros(0, 4))
