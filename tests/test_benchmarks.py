@@ -270,7 +270,10 @@ def test_chapter_5_quotes_them():
         (name, flow): statistics.mean(values)
         for name, of in report.learned("ours").items() for flow, values in of.items()
     }  # fmt: skip
-    assert "it is the best flow of the book so far on moons, bells (`8gaussians`) and spirals" in chapter
+    assert (
+        "it is the best flow of the book so far on moons, bells (`8gaussians`) and spirals"
+        in chapter
+    )
     for name in ("moons", "8gaussians", "2spirals"):
         others = [means[name, flow] for flow in report.RUNNING[:3]]
         assert means[name, "IResNet"] < min(others), name
