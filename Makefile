@@ -36,7 +36,7 @@ style: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-test: style types $(VENV)/compat/.ready
+test: style types $(VENV)/compat/.ready $(VENV)/peers/.ready
 	@$(BIN)/python -m pytest -n $(PROCESSES)
 
 mistakes: $(READY)
@@ -68,6 +68,14 @@ $(READY): requirements.txt pyproject.toml
 $(VENV)/compat/.ready: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/compat \
 	    ipywidgets==7.7.1 anywidget==0.9.21 ipython_genutils==0.2.0
+	@touch $@
+
+# flowlib's peers as `make bench` compares with, without what they depend on: check_flow is tested
+# on their flows. And Pyro, in which a flow is tried as a prior and as a guide.
+$(VENV)/peers/.ready: $(READY) benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/peers \
+	    $$(grep -E '^(zuko|nflows|normflows)==' benchmarks/requirements.txt) \
+	    pyro-ppl==1.9.2 pyro-api==0.1.2 opt-einsum==3.4.0
 	@touch $@
 
 # torch 2.13.0 is pinned because it is the newest that every machine the book is built on can
@@ -104,6 +112,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/memory.py benchmarks/results/memory.json
 	$(BENCH)/bin/python benchmarks/made.py benchmarks/results/made.json
 	$(BENCH)/bin/python benchmarks/maf.py benchmarks/results/maf.json
+	$(BENCH)/bin/python benchmarks/compile.py benchmarks/results/compile.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/learning.json
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-learning.json --family maf
 	$(BENCH)/bin/python benchmarks/learning.py benchmarks/results/maf-parts.json --family parts --seeds 3
@@ -111,6 +120,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python benchmarks/classics.py benchmarks/results/classics.json
 	$(BENCH)/bin/python benchmarks/digits.py benchmarks/results/digits.json
 	$(BENCH)/bin/python benchmarks/posterior.py benchmarks/results/posterior.json
+	$(BENCH)/bin/python benchmarks/diagnosis.py benchmarks/results/diagnosis.json
 	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.ready: benchmarks/requirements.txt pyproject.toml

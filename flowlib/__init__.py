@@ -29,6 +29,7 @@ from flowlib.coupling import (
     random_mask,
 )
 from flowlib.diagnosis import Finding, Report, check_flow
+from flowlib.distribution import FlowDistribution
 from flowlib.flow import Bijection, Compose, Density, Elementwise, Flow, Inverse
 from flowlib.images import (
     Dequantize,
@@ -86,6 +87,7 @@ from flowlib.residual_flow import (
     log_prob_with_error,
     spectral_radius,
 )
+from flowlib.saving import Recorded, load
 from flowlib.structure import Structured
 from flowlib.trained import pretrained
 from flowlib.training import History, TrainingOptions, fit, fit_variational
@@ -125,6 +127,7 @@ __all__ = [
     "FixedPoint",
     "Flatten",
     "Flow",
+    "FlowDistribution",
     "Foreign",
     "Gate",
     "GaussianMixture",
@@ -153,6 +156,7 @@ __all__ = [
     "Quickest",
     "RealNVP",
     "RecomputedBlock",
+    "Recorded",
     "Report",
     "ResidualBlock",
     "ResidualFlow",
@@ -179,6 +183,7 @@ __all__ = [
     "half_mask",
     "hidden_mask",
     "holds",
+    "load",
     "log_prob_with_error",
     "output_mask",
     "path_counts",

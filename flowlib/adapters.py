@@ -10,10 +10,12 @@ None of these libraries is imported: a flow of theirs is known by the module of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import (
@@ -44,6 +46,7 @@ class View:
         base_log_prob: ``z -> (batch,)``.
         base_sample: ``n -> (n, *event)``.
         discrete: whether it gives probabilities to zeros and ones.
+        settle: brings up to date what follows the weights, such as norms by power iteration.
     """
 
     name: str
@@ -55,13 +58,17 @@ class View:
     base_log_prob: Callable[[Tensor], Tensor] | None = None
     base_sample: Callable[[int], Tensor] | None = None
     discrete: bool = False
+    settle: Callable[[], None] | None = None
 
 
 class Foreign(nn.Module):
     """Functions of another library as a flow that :func:`flowlib.check_flow` takes.
 
-    The functions take and return tensors. Where they do not compute gradients, as functions that
-    call another framework, Jacobians are taken by finite differences.
+    The functions take and return tensors, or NumPy arrays if ``arrays`` says so. Where they do not
+    compute gradients, as functions that call another framework, Jacobians are taken by finite
+    differences. In JAX ``jax.vmap`` makes a function of rows of one of vectors: of a flow of
+    FlowJAX ``forward`` is ``jax.vmap(flow.bijection.inverse_and_log_det)``, and ``inverse`` is
+    ``jax.vmap(flow.bijection.transform_and_log_det)``.
 
     Args:
         forward: ``x (batch, *event) -> z, log_det``; with a context ``(x, context)``.
@@ -70,35 +77,56 @@ class Foreign(nn.Module):
             ``torch.distributions.Distribution`` has them.
         log_prob: the density of ``x``, if the library computes it by itself.
         sample: ``n -> x``, the same.
+        arrays: whether the functions take arrays and return them, or what ``numpy.asarray`` makes
+            arrays of.
 
     Example:
+        >>> import numpy as np
         >>> from flowlib import check_flow
         >>> base = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
-        >>> half = Foreign(lambda x: (x / 2, x.new_zeros(len(x))), lambda z: 2 * z, base)
-        >>> report = check_flow(half, torch.randn(100, 2))
-        >>> report["log-determinant"].verdict  # the log of 1/4 is missing
+        >>> forward = lambda x: (x / 2, np.zeros(len(x)))  # the log of 1/4 is missing
+        >>> half = Foreign(forward, lambda z: 2 * z, base, arrays=True)
+        >>> check_flow(half, torch.randn(100, 2))["log-determinant"].verdict
         'wrong'
     """
 
     def __init__(
         self,
-        forward: Callable[..., tuple[Tensor, Tensor]],
+        forward: Callable[..., tuple[Any, Any]],
         inverse: Callable[..., Any] | None = None,
         base: Distribution | nn.Module | None = None,
         *,
-        log_prob: Callable[..., Tensor] | None = None,
-        sample: Callable[..., Tensor] | None = None,
+        log_prob: Callable[..., Any] | None = None,
+        sample: Callable[..., Any] | None = None,
+        arrays: bool = False,
     ) -> None:
         super().__init__()
-        self.map = forward
+        of = _of_arrays if arrays else lambda function: function
+        self.map = of(forward)
         self.base = base
         for name, function in (("inverse", inverse), ("log_prob", log_prob), ("sample", sample)):
             if function is not None:
-                object.__setattr__(self, name, function)
+                object.__setattr__(self, name, of(function))
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         """What the function ``forward`` returns."""
-        return self.map(*given)
+        made: tuple[Tensor, Tensor] = self.map(*given)
+        return made
+
+
+def _of_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays as one of tensors, in the precision in which it computes."""
+
+    def on_tensors(*given: Any) -> Any:
+        device = next((g.device for g in given if isinstance(g, Tensor)), None)
+        made = function(*(g.detach().cpu().numpy() if isinstance(g, Tensor) else g for g in given))
+
+        def as_tensor(array: Any) -> Tensor:
+            return torch.tensor(np.asarray(array), device=device)
+
+        return tuple(map(as_tensor, made)) if isinstance(made, tuple) else as_tensor(made)
+
+    return on_tensors
 
 
 def view(flow: Any) -> View:
@@ -228,24 +256,42 @@ def _of_nflows(flow: Any) -> View:
     def embedded(context: Tensor | None) -> Any:
         return None if context is None else flow._embedding_net(context)
 
+    def inverse(z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        with _plain_refusals():
+            made: tuple[Tensor, Tensor] = transform.inverse(z, embedded(context))
+        return made
+
     def drawn(n: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_p = flow.sample_and_log_prob(n, None if context is None else context[None])
+        with _plain_refusals():
+            x, log_p = flow.sample_and_log_prob(n, None if context is None else context[None])
         return (x, log_p) if context is None else (x[0], log_p[0])
 
     def sample(n: int, context: Tensor | None) -> Tensor:
-        x: Tensor = flow.sample(n, None if context is None else context[None])
+        with _plain_refusals():
+            x: Tensor = flow.sample(n, None if context is None else context[None])
         return x if context is None else x[0]
 
     return View(
         type(flow).__name__,
         lambda x, c: transform(x, embedded(c)),
-        lambda z, c: transform.inverse(z, embedded(c)),
+        inverse,
         lambda x, c: flow.log_prob(x, c),
         sample,
         drawn,
         base.log_prob,
         base.sample,
     )
+
+
+@contextlib.contextmanager
+def _plain_refusals() -> Iterator[None]:
+    """nflows has an error of its own for an inverse that is not implemented."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "InverseNotAvailable":
+            raise NotImplementedError("this flow has no inverse") from error
+        raise
 
 
 def _of_normflows(flow: Any) -> View:
@@ -261,6 +307,11 @@ def _of_normflows(flow: Any) -> View:
             total = total + log_det
         return x, total
 
+    def settle() -> None:
+        for layer in flow.modules():
+            if hasattr(layer, "compute_weight"):  # as normflows.utils.update_lipschitz does
+                layer.compute_weight(update=True, n_iterations=200)
+
     def drawn(n: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
         rows = None if context is None else context.expand(n, -1)
         made: tuple[Tensor, Tensor] = flow.sample(n, **options(rows))
@@ -275,6 +326,7 @@ def _of_normflows(flow: Any) -> View:
         drawn,
         flow.q0.log_prob,
         lambda n: flow.q0(n)[0],
+        settle=settle,
     )
 
 

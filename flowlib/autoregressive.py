@@ -33,6 +33,7 @@ from flowlib.made import MADE
 from flowlib.masks import ranks_of
 from flowlib.nn import Hardtanh
 from flowlib.normalization import ActNorm
+from flowlib.saving import Recorded
 from flowlib.transformers import Affine, Transformer
 
 __all__ = [
@@ -59,7 +60,7 @@ class Inverter(Protocol):
         """``z (batch, D)`` to ``x`` and ``log|det dx/dz|`` ``(batch,)``."""
 
 
-class Sequential:
+class Sequential(Recorded):
     """A full pass for each rank, of which the coordinates of that rank are kept.
 
     It asks nothing of the network but that it is autoregressive, and costs ``D`` passes.
@@ -70,7 +71,7 @@ class Sequential:
     def __call__(
         self, layer: Autoregressive, z: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        x, log_det = torch.zeros_like(z), z.new_zeros(len(z))
+        x, log_det = torch.zeros_like(z), z.new_zeros(z.shape[0])
         for rank in range(1, layer.n_ranks() + 1):
             now = layer.ranks == rank
             values, log_slope = layer.transformer.inverse(z, layer.params(x, context))
@@ -82,7 +83,7 @@ class Sequential:
         return "Sequential()"
 
 
-class Incremental:
+class Incremental(Recorded):
     """Coordinate by coordinate, with the arithmetic of a single pass.
 
     A hidden unit is computed once, when the last coordinate that it sees is known: see
@@ -100,10 +101,11 @@ class Incremental:
             count = at.shape[0]
             part = in_turn.narrow(1, done, count)
             done += count
-            made: tuple[Tensor, Tensor] = layer.transformer.inverse(part, params.flatten(1), at)
+            params = params.flatten(1).to(part.dtype)
+            made: tuple[Tensor, Tensor] = layer.transformer.inverse(part, params, at)
             return made
 
-        x, log_det = layer.made.autoregress(step, len(z), context)
+        x, log_det = layer.made.autoregress(step, z.shape[0], context)
         assert log_det is not None
         return x, log_det
 
@@ -111,7 +113,7 @@ class Incremental:
         return "Incremental()"
 
 
-class Jacobi:
+class Jacobi(Recorded):
     """All coordinates at once, again and again, until none of them changes.
 
     After pass ``k`` the coordinates of the first ``k`` ranks are right, whatever the network is, so
@@ -154,10 +156,11 @@ class Jacobi:
 
 
 FEW = 3  # coordinates, up to which whole passes of not many rows are the quickest
+IN_PASSES, BY_UNITS = Sequential(), Incremental()  # made once: compiled code can use them
 MANY = 128  # coordinates, beyond which direct links would be most of a network
 
 
-class Quickest:
+class Quickest(Recorded):
     """Whichever of :class:`Sequential` and :class:`Incremental` takes less time; the default.
 
     Of one coordinate, and of up to three on fewer than 256 rows, full passes do.
@@ -166,12 +169,12 @@ class Quickest:
     def __call__(
         self, layer: Autoregressive, z: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return self.choose(layer.made.dim, len(z))(layer, z, context)
+        return self.choose(layer.made.dim, z.shape[0])(layer, z, context)
 
     @staticmethod
     def choose(dim: int, rows: int) -> Inverter:
         """The way for so many coordinates and rows."""
-        return Sequential() if dim == 1 or (dim <= FEW and rows < 256) else Incremental()
+        return IN_PASSES if dim == 1 or (dim <= FEW and rows < 256) else BY_UNITS
 
     def __repr__(self) -> str:
         return "Quickest()"
@@ -243,7 +246,8 @@ class Autoregressive(Bijection):
 
     def params(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(batch, n_params * D)``: for each coordinate, from those before it."""
-        return self.made.unchecked(x, context)
+        made: Tensor = self.made.unchecked(x, context)
+        return made.to(x.dtype)  # under autocast a network computes in halves
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer.forward(x, self.params(x, context))

@@ -24,6 +24,7 @@ from flowlib.arguments import (
     require_event,
     seen,
 )
+from flowlib.saving import Arguments, Recorded
 
 __all__ = [
     "DiagonalNormal",
@@ -36,7 +37,7 @@ __all__ = [
 START = 0.5  # the scale with which the normals of a mixture start
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Recorded, nn.Module):
     r"""The density :math:`\mathcal N(0, I)` on arrays of a given shape.
 
     Args:
@@ -69,7 +70,7 @@ class StandardNormal(nn.Module):
         return standard_draws(self.origin, n, self.event_shape, generator)
 
 
-class DiagonalNormal(nn.Module):
+class DiagonalNormal(Recorded, nn.Module):
     """Independent normals, each with its own mean and standard deviation, which stay as given.
 
     One that learns them is an :class:`ElementwiseAffine` before a :class:`StandardNormal`.
@@ -115,7 +116,7 @@ class DiagonalNormal(nn.Module):
         return self.loc + self.scale * standard_draws(self.loc, n, self.event_shape, generator)
 
 
-class MultivariateNormal(nn.Module):
+class MultivariateNormal(Recorded, nn.Module):
     """A normal density on vectors with any covariance, which stays as given.
 
     One that learns it is an :class:`LULinear` before a :class:`StandardNormal`.
@@ -174,7 +175,7 @@ class MultivariateNormal(nn.Module):
         return self.loc + draws @ self.scale_tril.T
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixture(Recorded, nn.Module):
     r"""A mixture of normals whose weights, means and scales are trained with the flow.
 
     .. math:: p_Z(z) = \sum_{k=1}^{K} w_k \prod_d \mathcal N(z_d;\, \mu_{kd}, \sigma_{kd}^2)
@@ -246,7 +247,7 @@ class GaussianMixture(nn.Module):
         return self.loc[chosen] + self.log_scale.exp()[chosen] * draws
 
 
-class DistributionBase(nn.Module):
+class DistributionBase(Recorded, nn.Module):
     """A ``torch.distributions.Distribution`` as a base, which stays as given.
 
     Its tensors become buffers of this module: they move, are cast and are saved with the flow.
@@ -291,6 +292,9 @@ class DistributionBase(nn.Module):
             self.register_buffer(self._kept[-1][-1], vars(owner)[key].clone())
         # a point to put in the place of those outside, where a formula may have no number
         self.register_buffer("inside", distribution.sample(), persistent=False)
+
+    def arguments(self) -> Arguments:
+        return Arguments((copy.deepcopy(self._current()),))
 
     def _current(self) -> Distribution:
         """The distribution with this module's buffers, wherever and of whichever dtype they are."""

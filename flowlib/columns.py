@@ -269,9 +269,9 @@ def _say_values(call: _Names, columns: list[int], many: str, values: Tensor, ste
     kind, cure = "", "add uniform noise as wide as the steps between them"
     if steps == 1:
         kind = f", whole numbers from {low:.0f} to {high:.0f}"
-        cure = "add uniform noise"
+        cure = "add uniform noise from 0 to 1"
         if low >= 0:
-            cure += f", as flowlib.Dequantize({high + 1:.0f}) does"
+            cure += f", as flowlib.Dequantize({high + 1:.0f}) does to a tensor"
     elif steps:
         kind = f", multiples of 1/{steps}"
         cure = f"multiply by {steps} and add uniform noise, as flowlib.Dequantize({steps + 1}) does"

@@ -234,7 +234,7 @@ class Coupling(_CouplingLayer):
     ) -> tuple[Tensor, Tensor]:
         params = self.conditioner(with_context(kept, context))
         require_params("Coupling", params, self.transformer.n_params, moving)
-        return transform(moving, params)
+        return transform(moving, params.to(moving.dtype))  # under autocast they are halves
 
 
 class MaskedCoupling(_CouplingLayer):
@@ -278,7 +278,7 @@ class MaskedCoupling(_CouplingLayer):
         require_params("MaskedCoupling", params, self.transformer.n_params, x)
         # Zeros where nothing moves: what is thrown away must not overflow either.
         params = params.unflatten(1, (self.transformer.n_params, -1)).masked_fill(mask, 0.0)
-        moved, log_slope = transform(x, params.flatten(1, 2))
+        moved, log_slope = transform(x, params.flatten(1, 2).to(x.dtype))
         return torch.where(mask, x, moved), sum_event(log_slope.masked_fill(mask, 0.0))
 
 

@@ -19,6 +19,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -37,6 +38,8 @@ from flowlib.arguments import (
     require_tensor,
 )
 from flowlib.bases import DistributionBase
+from flowlib.distribution import FlowDistribution
+from flowlib.saving import Arguments, Recorded, save
 from flowlib.units import ContextNorm
 
 __all__ = [
@@ -52,7 +55,7 @@ __all__ = [
 # --- bijections ---------------------------------------------------------------------------
 
 
-class Bijection(nn.Module, ABC):
+class Bijection(Recorded, nn.Module, ABC):
     """An invertible, differentiable map ``f: x -> z`` that knows its own log-determinant.
 
     Subclasses implement :meth:`forward` and :meth:`inverse`. Both take a batch of shape
@@ -63,6 +66,9 @@ class Bijection(nn.Module, ABC):
     ``b(x)`` and ``b.inverse(z)`` check what they are given: shapes always, values where they can be
     seen, which on a GPU waits for the device. Inside a :class:`Compose` or a :class:`Flow`, which
     has checked, the maps are called by :meth:`unchecked` and :meth:`unchecked_inverse`.
+
+    A flow with a map of your own can be saved like any other: the arguments of its constructor are
+    kept, see :class:`~flowlib.saving.Recorded`.
 
     Attributes:
         event_shape: the shape of one data point, None if the map takes any.
@@ -98,7 +104,7 @@ class Bijection(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         self._check("x", x, context, self.forward_shape, self.domain)
         z, log_det = self.unchecked(x, context, **options)
-        return z, self.require_log_det(log_det, len(x))
+        return z, self.require_log_det(log_det, x.shape[0])
 
     def unchecked(
         self, x: Tensor, context: Tensor | None = None, **options: Any
@@ -237,7 +243,7 @@ def _checked(inverse: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tup
         if type(self).inverse is checked:  # and not called by a subclass as super().inverse
             self._check("z", z, context, self.inverse_shape, self.latent_domain)
             x, log_det = inverse(self, z, context, **options)
-            return x, self.require_log_det(log_det, len(z))
+            return x, self.require_log_det(log_det, z.shape[0])
         return inverse(self, z, context, **options)
 
     return checked
@@ -294,19 +300,23 @@ class Compose(Bijection):
     def latent_domain(self) -> tuple[float, float] | None:  # type: ignore[override]
         return self.bijections[-1].latent_domain if len(self) else None
 
+    def arguments(self) -> Arguments:
+        own = type(self).__init__ is Compose.__init__
+        return Arguments(([*self.bijections],)) if own else super().arguments()
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
         for k, bijection in enumerate(self.bijections):
             # what meets the first map has been checked at the door
             x, term = (bijection.after if k else bijection.unchecked)(x, context)
-            terms.append(bijection.require_log_det(term, len(x)))
+            terms.append(bijection.require_log_det(term, x.shape[0]))
         return x, functools.reduce(operator.add, terms) if terms else x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         terms = []
         for k, bijection in enumerate(reversed(self.bijections)):
             z, term = (bijection.after_inverse if k else bijection.unchecked_inverse)(z, context)
-            terms.append(bijection.require_log_det(term, len(z)))
+            terms.append(bijection.require_log_det(term, z.shape[0]))
         return z, functools.reduce(operator.add, terms) if terms else z.new_zeros(z.shape[0])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -414,12 +424,14 @@ class Elementwise(Bijection):
 # --- densities ----------------------------------------------------------------------------
 
 
-class Density(nn.Module, ABC):
+class Density(Recorded, nn.Module, ABC):
     """What :func:`flowlib.fit` trains: a density with a ``log_prob``, that one can sample from.
 
     Subclasses implement :meth:`log_prob` and :meth:`sample`, and set the two attributes. Called as
     a module, ``density(x, context)``, it returns ``log_prob``: what wraps a module's ``forward``,
-    as ``torch.nn.parallel.DistributedDataParallel`` does, wraps that.
+    as ``torch.nn.parallel.DistributedDataParallel`` does, wraps that. ``density.compile()``, which
+    is ``torch.nn.Module``'s, makes machine code of that call and of no other; for a training there
+    is ``fit(..., compile=True)``.
 
     Attributes:
         event_shape: the shape of one data point.
@@ -469,6 +481,14 @@ class Density(nn.Module, ABC):
         norm: Any = self.context_norm
         made: Tensor = norm(context)
         return made
+
+    def as_distribution(self, context: Tensor | None = None) -> FlowDistribution:
+        """It as a ``torch.distributions.Distribution``: see :class:`flowlib.FlowDistribution`."""
+        return FlowDistribution(self, context)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, which :func:`flowlib.load` reads: see :func:`flowlib.saving.save`."""
+        save(self, path)
 
     def check_values(self, where: str, name: str, x: Tensor) -> None:
         """Raise ``ValueError`` if ``x`` has values that this density cannot take.
@@ -565,6 +585,13 @@ class Flow(Density):
             )
         self.context_norm = ContextNorm(self.context_dim) if self.context_dim else None
 
+    def arguments(self) -> Arguments:
+        if type(self).__init__ is not Flow.__init__:
+            return super().arguments()
+        return Arguments(
+            (self.bijection, self.base, tuple(self.event_shape)), {"context_dim": self.context_dim}
+        )
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density in nats.
 
@@ -587,7 +614,7 @@ class Flow(Density):
         context = self.in_own_units(context)
         x, context, lead = self._paired(x, context, self.event_shape)
         z, log_det = self.bijection.unchecked(x, context)
-        self.bijection.require_log_det(log_det, len(x))
+        self.bijection.require_log_det(log_det, x.shape[0])
         log_prob: Tensor = self.base.log_prob(z) + log_det
         return log_prob.reshape(lead)
 
@@ -661,7 +688,7 @@ class Flow(Density):
             context = context.expand(*lead, -1).reshape(math.prod(lead), context.shape[-1])
         z = self.base.sample(math.prod(lead), generator)
         x, log_det = self.bijection.after_inverse(z, context)
-        self.bijection.require_log_det(log_det, len(z))
+        self.bijection.require_log_det(log_det, z.shape[0])
         return z, x.reshape(*lead, *self.event_shape), log_det
 
     @torch.no_grad()

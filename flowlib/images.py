@@ -25,6 +25,7 @@ from flowlib.flow import Bijection, Compose, Elementwise, Flow
 from flowlib.maps import Logit
 from flowlib.nn import ConvNet
 from flowlib.normalization import ActNorm
+from flowlib.shares import drawn
 from flowlib.structure import on_cpu
 from flowlib.transformers import Affine
 
@@ -251,7 +252,12 @@ class Dequantize(Elementwise):
                 f"Dequantize: {dtype} is too coarse for {self.levels} levels and noise"
             )
         self._require_levels(pixels)
-        u = torch.rand(pixels.shape, generator=generator, dtype=dtype, device=pixels.device)
+
+        def draw(rows: int) -> Tensor:
+            shape = (rows, *pixels.shape[1:])
+            return torch.rand(shape, generator=generator, dtype=dtype, device=pixels.device)
+
+        u = drawn(len(pixels), draw) if pixels.dim() else draw(1)[0]
         return pixels.to(dtype) + torch.lerp(u.new_tensor(edge), u.new_tensor(1 - edge), u)
 
     def _require_levels(self, pixels: Tensor) -> None:

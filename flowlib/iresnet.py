@@ -13,12 +13,15 @@ This is the code of chapter 5.
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +30,9 @@ from flowlib.bases import StandardNormal
 from flowlib.flow import Bijection, Compose, Flow
 from flowlib.images import Squeeze
 from flowlib.normalization import ActNorm
+from flowlib.precision import exactly
+from flowlib.saving import Arguments, Recorded
+from flowlib.shares import drawn
 
 __all__ = [
     "ELU",
@@ -63,7 +69,7 @@ LANCZOS = 400  # steps at most
 QUIET = 8  # steps without a change, after which a value is believed
 
 
-class Lipschitz(nn.Module, ABC):
+class Lipschitz(Recorded, nn.Module, ABC):
     """Base class of linear maps with a bound on how much they lengthen a vector.
 
     The weight is scaled down where its largest singular value exceeds the bound, and left alone
@@ -210,11 +216,6 @@ class Lipschitz(nn.Module, ABC):
         kept = [self.right.double().sum(), self.length.double()]
         numbers: list[float] | None = seen(torch.stack(marks + kept))
         return numbers
-
-
-def exactly(weight: Tensor) -> torch.autocast:
-    """A context without autocast, which would round a norm to half precision."""
-    return torch.autocast(weight.device.type, enabled=False)
 
 
 def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
@@ -491,7 +492,7 @@ class LipschitzConv2d(Lipschitz):
 # --- activations ------------------------------------------------------------------------------
 
 
-class Activation(nn.Module, ABC):
+class Activation(Recorded, nn.Module, ABC):
     """Base class of activations of slope at most 1, of each number by itself.
 
     With a ``scale`` an activation ``a`` is ``a(scale * h) / scale``. Its largest slope is the same,
@@ -601,7 +602,7 @@ class Linearized(NamedTuple):
     jvp: Callable[[Tensor], Tensor]
 
 
-class Branch(nn.Module):
+class Branch(Recorded, nn.Module):
     """A network ``g`` of layers with a bound and activations of slope at most 1.
 
     Its Lipschitz constant is at most the product of its layers' bounds, each of which is a root of
@@ -710,17 +711,19 @@ class Branch(nn.Module):
             h = layer.affine(h, weight, bias)
 
         def vjp(w: Tensor) -> Tensor:
+            dtype = w.dtype
             for k in reversed(range(len(folded))):
                 w = self.layers[k].adjoint(w, folded[k][0])
                 w = w * slopes[k - 1] if k else w
-            return w
+            return w.to(dtype)  # under autocast the layers compute in another one
 
         def jvp(v: Tensor) -> Tensor:
+            dtype = v.dtype
             for k, (weight, _) in enumerate(folded):
                 v = self.layers[k].operate(v * slopes[k - 1] if k else v, weight)
-            return v
+            return v.to(dtype)
 
-        return Linearized(h, vjp, jvp)
+        return Linearized(h.to(x.dtype), vjp, jvp)
 
 
 def _laid_out(weight: Tensor) -> Tensor:
@@ -757,13 +760,39 @@ def linearize(branch: nn.Module, x: Tensor) -> Linearized:
 
 # --- log-determinants -------------------------------------------------------------------------
 
+BESIDE = 2**32  # between the seeds of a flow's blocks: more than anybody's seeds are apart
 
-class LogDet(nn.Module, ABC):
+
+class LogDet(Recorded, nn.Module, ABC):
     """Base class of the ways to compute ``log det(I + J)``."""
 
     @abstractmethod
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
         """``(batch,)``, of the branch near ``x (batch, *event)``."""
+
+
+def as_log_det(where: str, name: str, value: Any) -> LogDet:
+    """A way to compute log-determinants; ``TypeError`` for all else."""
+    if not isinstance(value, LogDet):
+        raise TypeError(f"{where}: expected {name} to be a LogDet, got {value!r}")
+    return value
+
+
+def log_det_of_block(where: str, make: Callable[[], LogDet], k: int) -> LogDet:
+    """What ``make`` makes, with probes of its own for block ``k`` of a flow.
+
+    It is copied, as ``make`` may give out one object again and again.
+    """
+    if isinstance(make, nn.Module) or not callable(make):
+        raise TypeError(
+            f"{where}: expected log_det to be a function or a class that makes a LogDet, got "
+            f"{make!r}; functools.partial(RussianRoulette, p=0.5) is one"
+        )
+    made = copy.deepcopy(as_log_det(where, "what log_det makes", make()))
+    for part in made.modules():
+        if isinstance(part, Probed):
+            part.seed += k * BESIDE  # blocks with the same probes would have the same errors
+    return made
 
 
 def plus_identity(x: Tensor, at: Linearized) -> Tensor:
@@ -830,15 +859,47 @@ class Probed(LogDet):
             )
         self.distribution = distribution
         self.seed = as_count(where, "seed", seed, 0)
+        self._rng: np.random.Generator | None = None  # of independent draws in evaluation
 
-    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def arguments(self) -> Arguments:
+        args, kwargs = super().arguments()
+        given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
+        return Arguments((), {**given, "seed": self.seed})  # a flow gives each block its own
+
+    def draw(self, x: Tensor) -> Tensor:
         """Probes for each row of ``x``, ``(probes, batch, *event)``, of mean 0 and covariance 1."""
-        shape = (self.probes, *x.shape)
-        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "generator": generator}
-        if self.distribution == "gaussian":
-            return torch.randn(shape, **options)
-        signs: Tensor = 2 * torch.randint(2, shape, **options) - 1
-        return signs
+        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
+
+        def draw(rows: int) -> Tensor:
+            shape = (self.probes, rows, *x.shape[1:])
+            if self.distribution == "gaussian":
+                return torch.randn(shape, **options)
+            signs: Tensor = 2 * torch.randint(2, shape, **options) - 1
+            return signs
+
+        probes: Tensor = drawn(x.shape[0], draw, dim=1)
+        return probes
+
+    def again(self) -> np.random.Generator:
+        """What all is drawn from in evaluation: from the seed, the same in every call."""
+        # NumPy's numbers are the same on every device, and allowed under vmap
+        return np.random.default_rng(self.seed) if self._rng is None else self._rng
+
+    def redraw(self, x: Tensor, probes: int, rng: np.random.Generator) -> Tensor:
+        """Probes as of :meth:`draw`, each row's by its place, whatever the other rows are."""
+
+        def draw(rows: int) -> Any:
+            shape = (rows, probes, *x.shape[1:])  # rows first: fewer have the same
+            gaussian = self.distribution == "gaussian"
+            return rng.standard_normal(shape) if gaussian else 2.0 * rng.integers(2, size=shape) - 1
+
+        v = torch.as_tensor(drawn(x.shape[0], draw), dtype=x.dtype, device=x.device)
+        return v.movedim(1, 0)
+
+
+def widened(terms: Tensor) -> Tensor:
+    """In float32 what is in half precision, whose few digits a sum of many terms would lose."""
+    return terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
 
 
 class PowerSeries(Probed):
@@ -846,7 +907,8 @@ class PowerSeries(Probed):
 
     :math:`\operatorname{tr} A = \mathbb E[v^\top A v]` for every ``v`` of covariance ``I`` and mean
     0. The terms that are left out are a bias, which :meth:`bias_bound` bounds. In evaluation the
-    probes are the same in every call with as many rows.
+    probes are drawn from ``seed``: in every call the same for the first row, the same for the
+    second, and so on. In half precision the terms are added up in float32, and stay in it.
 
     Args:
         n_terms: how many terms.
@@ -873,12 +935,11 @@ class PowerSeries(Probed):
         self.n_terms = as_count("PowerSeries", "n_terms", n_terms, 1)
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
-        fixed = None if self.training else torch.Generator(x.device).manual_seed(self.seed)
-        v = self.draw(x, fixed)
-        w, total = v, x.new_zeros(x.shape[0])
+        v = self.draw(x) if self.training else self.redraw(x, self.probes, self.again())
+        w, total = v, widened(x.new_zeros(x.shape[0]))
         for k in range(1, self.n_terms + 1):
             w = at.vjp(w)
-            trace = (w * v).flatten(2).sum(-1).mean(0)
+            trace = (widened(w) * v).flatten(2).sum(-1).mean(0)
             total = total + (trace / k if k % 2 else -trace / k)
         return total
 
@@ -1055,7 +1116,8 @@ class ResidualBlock(Bijection):
         max_iter: the largest number of evaluations for an inverse.
 
     Raises:
-        TypeError: if ``branch`` has no ``event_shape`` or no ``lipschitz``.
+        TypeError: if ``branch`` has no ``event_shape`` or no ``lipschitz``, or ``log_det`` is no
+            :class:`LogDet`.
         ValueError: if its bound is not between 0 and 1.
         RuntimeError: from :meth:`inverse`, if ``max_iter`` evaluations are not enough.
 
@@ -1087,7 +1149,8 @@ class ResidualBlock(Bijection):
                 )
         as_bound("ResidualBlock", branch.lipschitz)
         self.branch: Any = branch
-        self.log_det = ExactLogDet() if log_det is None else log_det
+        given = ExactLogDet() if log_det is None else log_det
+        self.log_det = as_log_det("ResidualBlock", "log_det", given)
         self.tol = as_number("ResidualBlock", "tol", tol)
         self.max_iter = as_count("ResidualBlock", "max_iter", max_iter, 1)
         self.event_shape = as_event_shape(branch.event_shape)  # type: ignore[arg-type]
@@ -1097,6 +1160,10 @@ class ResidualBlock(Bijection):
         return x + at.value, self.log_det(x, at)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with exactly(z):  # in half precision no iteration comes near its solution
+            return self._inverse(z)
+
+    def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self._blindly(z) if seen(z.sum()) is None else self.solve(z).x
         at = linearize(self.branch, x)
         weights = itertools.chain([z], self.branch.parameters())
@@ -1188,12 +1255,14 @@ class IResNet(Flow):
         lipschitz: the bound of each branch, below 1.
         activation: makes a branch's activation from its scale; None as in :class:`Branch`.
         scale: as in :class:`Branch`.
-        log_det: makes how a block computes its log-determinant.
+        log_det: a function or a class that makes how a block computes its log-determinant. What is
+            random there in evaluation comes from its ``seed``, and is another in each block.
         squeeze: of pictures, how often four pixels become four channels before the first block.
         tol: the largest error of each block's inverse.
 
     Raises:
         ValueError: if a number is out of its range, or the event no vector and no picture.
+        TypeError: if ``log_det`` makes no :class:`LogDet`.
 
     Example:
         >>> flow = IResNet(2, n_layers=3, hidden=32)
@@ -1218,6 +1287,6 @@ class IResNet(Flow):
     ) -> None:
         def block(shape: torch.Size, k: int) -> ResidualBlock:
             branch = Branch(shape, hidden, lipschitz, activation, scale)
-            return ResidualBlock(branch, log_det(), tol=tol)
+            return ResidualBlock(branch, log_det_of_block("IResNet", log_det, k), tol=tol)
 
         super().__init__(*residual_blocks("IResNet", event_shape, n_layers, squeeze, block))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flowlib.arguments import as_count, as_event_shape
 from flowlib.flow import Bijection, Elementwise, Inverse, sum_event
+from flowlib.precision import exactly
 from flowlib.structure import Structured
 
 __all__ = [
@@ -117,7 +118,8 @@ class LULinear(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lower, upper = self.factors()
-        z = x @ upper.T @ lower.T + self.bias
+        with exactly(x):  # it moves the data themselves
+            z = x @ upper.T @ lower.T + self.bias
         return z, self.log_diagonal.sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlib.arguments import as_count, as_ints
+from flowlib.saving import Recorded
 
 __all__ = ["MLP", "ConvNet", "Hardtanh"]
 
@@ -63,6 +64,24 @@ class _HardtanhInPlace(torch.autograd.Function):
         return tangent.mul_(z.abs() < 1)  # in place, as the forward
 
 
+class _CompiledHardtanh(torch.autograd.Function):
+    """The same for compiled code, which would else write down for each number whether it was cut.
+
+    Compiled code takes PyTorch's older form with less around it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        z = x.clamp(-1, 1)
+        ctx.save_for_backward(z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return torch.where(z.abs() < 1, grad, 0.0)
+
+
 PRODUCTS = {"AddmmBackward0", "MmBackward0", "UnsafeViewBackward0"}
 
 
@@ -77,7 +96,7 @@ def _was_just_computed(x: Tensor) -> bool:
     return True
 
 
-class Hardtanh(nn.Module):
+class Hardtanh(Recorded, nn.Module):
     """``min(max(x, -1), 1)``: what a unit says far from the data is what it says at their edge.
 
     The same numbers and gradients as ``torch.nn.Hardtanh``, which keeps its argument for the
@@ -102,15 +121,18 @@ class Hardtanh(nn.Module):
         """``(...)`` to ``(...)``."""
         # A Python function costs tens of microseconds, which only a large array is worth. Its size
         # is looked at last: compiled code would otherwise be compiled for small and large anew.
-        plain = not torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if plain or torch.jit.is_tracing() or x.numel() < 2**16:
+        recorded = torch.is_grad_enabled() and not torch.jit.is_tracing()
+        if recorded and torch.compiler.is_dynamo_compiling():
+            quick: Tensor = _CompiledHardtanh.apply(x)  # type: ignore[no-untyped-call]
+            return quick
+        if not recorded or torch.compiler.is_compiling() or x.numel() < 2**16:
             return nn.functional.hardtanh(x)
         lean = _HardtanhInPlace if self.inplace and _was_just_computed(x) else _LeanHardtanh
         made: Tensor = lean.apply(x)  # type: ignore[no-untyped-call]
         return made
 
 
-class MLP(nn.Module):
+class MLP(Recorded, nn.Module):
     """A plain network of linear layers, with nothing after the last.
 
     Its last layer starts at zero, so that a flow whose parameters it makes starts as the identity.
@@ -177,7 +199,7 @@ def _start_at_zero(layer: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(weights)
 
 
-class ConvNet(nn.Module):
+class ConvNet(Recorded, nn.Module):
     """A small residual network of convolutions from images to images of the same size.
 
     A convolution of 3×3 pixels, residual blocks of two more, and one of 1×1. The last starts at

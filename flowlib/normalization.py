@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowlib.arguments import as_event_shape
 from flowlib.flow import Elementwise
+from flowlib.shares import present, summed
 from flowlib.units import deviation_and_mean
 
 __all__ = ["ActNorm", "BatchNorm"]
@@ -127,8 +128,9 @@ class BatchNorm(_ChannelAffine):
     r"""Batch normalization as a bijection, of each coordinate or channel.
 
     In evaluation the running mean and variance make it an affine map like any other. In training
-    the batch's own are used, with their gradient. Then the map of a whole batch is not a bijection:
-    rows depend on one another and the batch's mean is lost, so :meth:`inverse` refuses.
+    the batch's own are used, with their gradient; if several processes share the batch, those of
+    the whole. Then the map of a whole batch is not a bijection: rows depend on one another and the
+    batch's mean is lost, so :meth:`inverse` refuses.
 
     .. math:: \log|\det| = H W \sum_c \left(\gamma_c - \tfrac12 \log(\sigma_c^2 + \epsilon)\right)
 
@@ -191,14 +193,24 @@ class BatchNorm(_ChannelAffine):
         var, mean = torch.var_mean(x, _others(x), correction=0, keepdim=True)
         return var[0], mean[0]
 
+    def _measure_together(self, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """The same of all rows that processes share; each gets the whole gradient."""
+        count, others = rows * math.prod(x.shape[2:]), _others(x)
+        mean = summed(x.sum(others)).reshape(self.channels) / count
+        var = summed((x - mean).square().sum(others)).reshape(self.channels) / count
+        return var, mean
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.training:
-            if not self._has_deviations(x):
+            share = present()
+            together = share is not None and share.together and share.rows == len(x)
+            rows = share.whole if share is not None and together else len(x)
+            if rows * math.prod(x.shape[2:]) < 2:
                 raise ValueError(
                     "BatchNorm: in training the batch's variance is needed, and a batch of shape "
                     f"{tuple(x.shape)} has at most one value for each channel; use eval()"
                 )
-            var, mean = self._measure(x)
+            var, mean = self._measure_together(x, rows) if together else self._measure(x)
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var, self.momentum)

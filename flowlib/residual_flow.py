@@ -14,15 +14,15 @@ with their number. This is the code of chapter 6.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from flowlib.arguments import as_count, as_event_shape, as_number
 from flowlib.flow import Flow
@@ -34,9 +34,13 @@ from flowlib.iresnet import (
     LogDet,
     Probed,
     ResidualBlock,
+    as_log_det,
     linearize,
+    log_det_of_block,
     residual_blocks,
+    widened,
 )
+from flowlib.precision import exactly
 
 __all__ = [
     "ByMode",
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 P = 0.25  # the coin, where none is given: its tail bears eigenvalues up to 0.866
+LEAST_P = 0.01  # a hundred terms on average; one product each, and no end to be seen below
 
 
 # --- the log-determinant ----------------------------------------------------------------------
@@ -71,17 +76,22 @@ class RussianRoulette(Probed):
     :math:`\mathbb E[w^\top (\partial J) v]` with the Neumann series
     :math:`w^\top = \sum_{k=0}^{n-1} (-1)^k v^\top J^k / P(n > k)`, which is computed without a
     graph: memory does not depend on the number of terms. It is right on average whatever weights a
-    loss gives to the rows. Second derivatives are not those of the log-determinant.
+    loss gives to the rows. Forward mode, ``torch.func.jvp``, gives the same derivative as reverse
+    mode. Second derivatives are not those of the log-determinant.
 
     In evaluation there are more sure terms and more probes, drawn from ``seed``: in every call the
     same for the first row, the same for the second, and so on. Rows have their own, so that the
     part of the error that comes from probes averages out over rows; the coin is one for all rows,
-    and its part does not. The gradient is then no derivative of the value. Compiled code is
-    interrupted where the coin is thrown.
+    and its part does not. The gradient is then no derivative of the value.
+
+    Compiled code is interrupted where the coin is thrown. In training ``torch.vmap`` needs
+    ``randomness="same"``, and all rows have one probe then. In half precision all is added up in
+    float32, and stays in it.
 
     Args:
-        p: the probability to stop after a term, between 0 and 1; None for 0.25. With it a step
-            takes a tenth longer than with 0.5, and eigenvalues may be up to 0.866 instead of 0.707.
+        p: the probability to stop after a term, 0.01 or more and below 1; None for 0.25. With it a
+            step takes a tenth longer than with 0.5, and eigenvalues may be up to 0.866 instead of
+            0.707.
         n_exact: how many terms are computed before the coin is thrown; one more is sure.
         probes: how many probes for each row.
         distribution: of the probes, ``"rademacher"``, signs, or ``"gaussian"``.
@@ -90,8 +100,9 @@ class RussianRoulette(Probed):
         seed: of the coin and of the probes in evaluation.
 
     Raises:
-        ValueError: if ``p`` is not between 0 and 1, a number is negative, there are no probes, or
+        ValueError: if ``p`` is out of its range, a number is negative, there are no probes, or
             there is no such distribution.
+        RuntimeError: under ``torch.vmap`` in training, without ``randomness="same"``.
 
     Example:
         >>> g = Branch(6, 16)
@@ -116,12 +127,11 @@ class RussianRoulette(Probed):
         super().__init__(probes, distribution, seed)
         where = "RussianRoulette"
         self.p = P if p is None else as_number(where, "p", p)
-        if self.p >= 1:
-            raise ValueError(f"{where}: expected a p between 0 and 1, got {p!r}")
+        if not LEAST_P <= self.p < 1:
+            raise ValueError(f"{where}: expected a p of {LEAST_P:g} or more, below 1, got {p!r}")
         self.n_exact = as_count(where, "n_exact", n_exact, 0)
         self.eval_n_exact = as_count(where, "eval_n_exact", eval_n_exact, 0)
         self.eval_probes = as_count(where, "eval_probes", eval_probes, 1)
-        self._rng: np.random.Generator | None = None  # of independent draws in evaluation
 
     @property
     def sure(self) -> int:
@@ -147,8 +157,6 @@ class RussianRoulette(Probed):
         n, v = self.throw(x)
         u = at.jvp(v)
         value, w = self.walk(n, v, u, at.vjp)
-        if not torch.is_grad_enabled():
-            return value
         shadow = mean_product(w, u)
         return value + (shadow - shadow.detach())
 
@@ -167,27 +175,24 @@ class RussianRoulette(Probed):
         Returns:
             The log-determinant ``(batch,)``, and ``(probes, batch, *event)``.
         """
-        w, weight = v, 1 / self.survival(1)
+        left, weight = v, 1 / self.survival(1)
+        w = widened(left)
         value, total = weight * mean_product(w, u), weight * w
         for k in range(2, n + 1):
-            w = vjp(w)
-            weight = (1 if k % 2 else -1) / self.survival(k)
+            left = vjp(left)
+            w, weight = widened(left), (1 if k % 2 else -1) / self.survival(k)
             value = value.add(mean_product(w, u), alpha=weight / k)
             total = total.add(w, alpha=weight)
-        return value, total
+        return value.detach(), total.detach()  # forward mode does not heed no_grad
 
     def throw(self, x: Tensor) -> tuple[int, Tensor]:
         """How many terms, and the probes ``(probes, batch, *event)``, in the present mode."""
         if self.training:
-            tail = torch.empty((), dtype=torch.float64, device="cpu").geometric_(self.p)
+            tail = _throws(self.p)
             return self.n_exact + int(tail), self.draw(x)
-        # by NumPy, whose numbers are the same on every device, and allowed under vmap
-        rng = np.random.default_rng(self.seed) if self._rng is None else self._rng
+        rng = self.again()
         n = self.eval_n_exact + int(rng.geometric(self.p))
-        shape = (x.shape[0], self.eval_probes, *x.shape[1:])  # rows first: fewer have the same
-        gaussian = self.distribution == "gaussian"
-        v = rng.standard_normal(shape) if gaussian else 2.0 * rng.integers(2, size=shape) - 1
-        return n, torch.as_tensor(v, dtype=x.dtype, device=x.device).movedim(1, 0)
+        return n, self.redraw(x, self.eval_probes, rng)
 
     def extra_repr(self) -> str:
         return (
@@ -196,9 +201,21 @@ class RussianRoulette(Probed):
         )
 
 
+def _throws(p: float) -> Tensor:
+    """How often a coin is thrown until it says stop, on PyTorch's own random state."""
+    try:
+        return torch.empty((), dtype=torch.float64, device="cpu").geometric_(p)
+    except RuntimeError as error:
+        raise RuntimeError(
+            'RussianRoulette: expected torch.vmap(..., randomness="same") in training, as its coin '
+            f"is one for all rows; PyTorch says: {error}"
+        ) from error
+
+
 def mean_product(w: Tensor, u: Tensor) -> Tensor:
     """``wᵀu`` of each row, ``(probes, batch, *event)`` to ``(batch,)``, the mean of the probes."""
-    products = torch.linalg.vecdot(w.flatten(2), u.flatten(2).to(w.dtype))
+    with exactly(w):
+        products = torch.linalg.vecdot(w.flatten(2), u.flatten(2).to(w.dtype))
     made: Tensor = products.mean(0) if len(products) > 1 else products[0]
     return made
 
@@ -210,6 +227,9 @@ class ByMode(LogDet):
         training: the one in training.
         evaluation: the other.
 
+    Raises:
+        TypeError: if one is no :class:`~flowlib.LogDet`.
+
     Example:
         >>> ByMode(RussianRoulette(p=0.5), ExactLogDet())
         ByMode(
@@ -220,8 +240,8 @@ class ByMode(LogDet):
 
     def __init__(self, training: LogDet, evaluation: LogDet) -> None:
         super().__init__()
-        self.in_training = training
-        self.in_evaluation = evaluation
+        self.in_training = as_log_det("ByMode", "training", training)
+        self.in_evaluation = as_log_det("ByMode", "evaluation", evaluation)
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
         made: Tensor = (self.in_training if self.training else self.in_evaluation)(x, at)
@@ -234,10 +254,15 @@ class ByMode(LogDet):
 class RecomputedBlock(ResidualBlock):
     """A residual block that keeps no graph of its branch, and computes it again for the gradient.
 
-    Of a call in training it keeps ``x``, the probes and their Neumann series. Memory grows with the
-    depth by these three only, and a step takes about a quarter longer. The weights must be the same
-    when the gradient is computed. In compiled code it is a :class:`ResidualBlock`; it cannot be
-    vmapped in training, nor differentiated twice.
+    Of a call that records a gradient it keeps ``x``, the probes and their Neumann series: with one
+    probe three tensors of the size of ``x``. Beside these it keeps each layer's weight and bias
+    within their bound, which are as large as the parameters, whatever the batch; of the
+    activations' parameters only references. A step takes about a quarter longer. As with any
+    graph, PyTorch refuses the gradient where a parameter was changed in place in between.
+
+    Its gradient is that of a plain backward pass, once: ``create_graph=True``, ``torch.func.grad``
+    and the like, forward mode and ``vmap`` are refused where a gradient is recorded, and a
+    :class:`ResidualBlock` allows them. In compiled code, and where none is recorded, it is one.
 
     Args:
         branch: a :class:`Branch`.
@@ -247,6 +272,7 @@ class RecomputedBlock(ResidualBlock):
 
     Raises:
         TypeError: if the branch or the log-determinant is another one.
+        RuntimeError: if a gradient is asked for in another way.
 
     Example:
         >>> block = RecomputedBlock(Branch(6, 16), RussianRoulette())
@@ -300,6 +326,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.branch, _, *tensors = inputs
+        ctx.names = [name for name, _ in ctx.branch.activations.named_parameters()]
         _, _, v, w = output
         ctx.mark_non_differentiable(v, w)
         ctx.save_for_backward(v, w, *tensors)
@@ -311,23 +338,56 @@ class _Recomputed(torch.autograd.Function):
         }
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_value: Tensor, of_log_det: Tensor, *_: Tensor) -> tuple[Any, ...]:
-        v, w, x, *weights = ctx.saved_tensors
-        n = 2 * len(ctx.branch.layers)
-        # the layers' are computed from parameters; the activations' are the parameters themselves
-        inputs = [t.detach().requires_grad_() for t in (x, *weights[:n])]
-        with torch.enable_grad(), torch.autocast(**ctx.autocast):
-            at = ctx.branch.linearize(inputs[0], _pairs(ctx.branch, inputs[1:]))
-            shadow = mean_product(w, at.jvp(v))
+        if torch.is_grad_enabled():  # a second derivative would lack what is computed here
+            _refuse("create_graph=True, as torch.func.grad, vjp and jacrev have it, too")
+        v, w, *tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]  # frozen parameters are not differentiated
-        needed = [t for t, want in zip([*inputs, *weights[n:]], wanted, strict=True) if want]
-        grads = iter(
-            torch.autograd.grad(
-                [at.value, shadow], needed, [of_value, of_log_det], allow_unused=True
+        inputs = [t.detach().requires_grad_(want) for t, want in zip(tensors, wanted, strict=True)]
+        x, *weights = inputs
+        n = 2 * len(ctx.branch.layers)
+        # the layers' are given; of the activations, who read theirs, they take the place
+        names = [f"branch.activations.{name}" for name in ctx.names]
+        bends = dict(zip(names, weights[n:], strict=True))
+        again, given = _Again(ctx.branch), (x, weights[:n], v, w)
+        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            value, shadow = (
+                torch.func.functional_call(again, bends, given) if bends else again(*given)
             )
+        needed = [t for t, want in zip(inputs, wanted, strict=True) if want]
+        grads = iter(
+            torch.autograd.grad([value, shadow], needed, [of_value, of_log_det], allow_unused=True)
         )
         return None, None, *(next(grads) if want else None for want in wanted)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        _refuse("forward mode")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> NoReturn:
+        _refuse("vmap where a gradient is recorded")
+
+
+def _refuse(asked: str) -> NoReturn:
+    raise RuntimeError(
+        f"RecomputedBlock: expected to be differentiated by a plain backward pass, once, got "
+        f"{asked}; a ResidualBlock allows it"
+    )
+
+
+class _Again(nn.Module):
+    """What is computed a second time, as a module, whose parameters others can stand in for."""
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(
+        self, x: Tensor, weights: Sequence[Tensor], v: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        at = self.branch.linearize(x, _pairs(self.branch, weights))
+        return at.value, mean_product(w, at.jvp(v))
 
 
 def _pairs(branch: Branch, weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -398,16 +458,18 @@ class ResidualFlow(Flow):
         activation: makes a branch's activation from its scale; None as in :class:`Branch`.
         scale: the activations' scale; None for 20 in up to 3 dimensions, where densities have fine
             detail and data are many, and else as in :class:`Branch`.
-        log_det: makes how a block computes its log-determinant; None for what is cheapest: exact in
-            up to 3 dimensions, and in more a :class:`RussianRoulette` in training and, in up to 256
-            of them, an :class:`ExactLogDet` in evaluation.
+        log_det: a function or a class that makes how a block computes its log-determinant; None for
+            what is cheapest: exact in up to 3 dimensions, and in more a :class:`RussianRoulette` in
+            training and, in up to 256 of them, an :class:`ExactLogDet` in evaluation. What is
+            random there in evaluation comes from its ``seed``, and is another in each block.
         squeeze: of pictures, how often four pixels become four channels before the first block.
         recompute: whether to use :class:`RecomputedBlock`, which takes less memory and more time.
         tol: the largest error of each block's inverse.
 
     Raises:
         ValueError: if a number is out of its range, or the event no vector and no picture.
-        TypeError: if ``recompute`` is asked for where the log-determinant is no roulette.
+        TypeError: if ``recompute`` is asked for where the log-determinant is no roulette, or
+            ``log_det`` makes no :class:`~flowlib.LogDet`.
 
     Example:
         >>> flow = ResidualFlow(6, n_layers=3, hidden=32)
@@ -440,10 +502,8 @@ class ResidualFlow(Flow):
 
         def block(shape: torch.Size, k: int) -> ResidualBlock:
             branch = Branch(shape, width, lipschitz, activation, scale)
-            made = usual_log_det(math.prod(shape)) if log_det is None else log_det()
-            for part in made.modules():
-                if isinstance(part, Probed):
-                    part.seed += k  # blocks with the same probes would have the same errors
+            usual = functools.partial(usual_log_det, math.prod(shape))
+            made = log_det_of_block("ResidualFlow", usual if log_det is None else log_det, k)
             return (RecomputedBlock if recompute else ResidualBlock)(branch, made, tol=tol)
 
         n_layers = depth if n_layers is None else n_layers
@@ -477,8 +537,10 @@ def log_prob_with_error(
 ) -> WithError:
     """The log-density by independent draws of all coins and probes, and its standard error.
 
-    The error counts what is random in :class:`RussianRoulette`, in evaluation mode; the draws of
-    an exact flow are all the same. All rows of a draw share their numbers of terms, so that the
+    The error counts what is random in :class:`RussianRoulette` and in a
+    :class:`~flowlib.PowerSeries`, in evaluation mode; the draws of an exact flow are all the same.
+    It does not count the bias of a series that is cut off: :meth:`flowlib.PowerSeries.bias_bound`
+    does. All rows of a draw share their numbers of terms, so that the
     error of a mean over rows comes from the draws' means, and not from the rows' errors:
     ``draws.mean(-1).std() / n_draws ** 0.5``. Where the variance is infinite, the error is not one:
     see :func:`spectral_radius`.
@@ -507,16 +569,16 @@ def log_prob_with_error(
 
 @contextlib.contextmanager
 def _independent(flow: nn.Module, seed: int) -> Iterator[None]:
-    """Each call of a roulette draws anew, in evaluation, too."""
-    roulettes = [part for part in flow.modules() if isinstance(part, RussianRoulette)]
+    """Each call of what is random draws anew, in evaluation, too."""
+    estimators = [part for part in flow.modules() if isinstance(part, Probed)]
     rng = np.random.default_rng(as_count("log_prob_with_error", "seed", seed, 0))
     try:
-        for roulette in roulettes:
-            roulette._rng = rng
+        for part in estimators:
+            part._rng = rng
         yield
     finally:
-        for roulette in roulettes:
-            roulette._rng = None
+        for part in estimators:
+            part._rng = None
 
 
 @contextlib.contextmanager

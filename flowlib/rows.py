@@ -2,14 +2,19 @@
 
 Arrays come from many places: with masks, in another byte order, as tables with names, with more
 digits than a float32 holds. What would be lost on the way to the model is said here and not
-trained on.
+trained on. An array that lies in a file stays there: it is checked, counted and read in pieces.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import zlib
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -17,20 +22,41 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from flowlib.arguments import channels_hint, require_finite
 from flowlib.columns import column_name
 from flowlib.flow import Density
+from flowlib.shares import Share
 
-__all__ = ["Function", "Rows", "Table", "as_rows", "hold_out", "is_rows"]
+__all__ = [
+    "Batches",
+    "Exhausted",
+    "Function",
+    "Loader",
+    "Rows",
+    "Stream",
+    "Table",
+    "as_batches",
+    "as_rows",
+    "digest",
+    "hold_out",
+    "is_batches",
+    "is_rows",
+    "looked_at",
+]
 
 SPLIT = 2**31  # a stream of randomness that is no step's
 NOISE = 0.01  # of a column's spread, how much of it rounding may be
 SAMPLE = 4096  # rows that tell a column's spread
+PIECE = 2**18  # numbers of an array in a file that are in memory at a time
 
 
 class Rows(NamedTuple):
-    """Data points ``x (n, *event)``, contexts ``(n, C)`` and weights ``(n,)``; None for no such."""
+    """Data points ``x (n, *event)``, contexts ``(n, C)`` and weights ``(n,)``; None for no such.
+
+    Of data in a file, ``x`` and ``context`` are :class:`Stored`, and their parts are tensors.
+    """
 
     x: Tensor
     context: Tensor | None = None
@@ -58,7 +84,7 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
         name: what the caller calls ``data``.
         data: ``x``, or a tuple ``(x, context)`` or ``(x, context, weights)``; each a tensor, an
             array, a table such as pandas' DataFrame, or a list of rows. None stands for no context
-            or no weights.
+            or no weights. What lies in a file, except weights, stays there.
         **named: ``context`` and ``weights`` that were given apart from ``data``.
 
     Raises:
@@ -78,6 +104,7 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
             raise TypeError(f"{where}: got two {part}, in {name} and by name")
         parts[part] = value if value is not None else parts.get(part)
     labels = {"x": name, "context": f"the context of {name}", "weights": f"the weights of {name}"}
+    _require_one_order(where, labels, parts)
     found = {
         part: _as_tensor(where, labels[part], value)
         for part, value in parts.items()
@@ -87,22 +114,64 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
     names = Names(*(found[part][1] if part in found else None for part in ("x", "context")))
     _require_shapes(where, flow, labels, raw)
     own = next(flow.parameters())
-    flow.check_values(where, name, raw.x)
+    for part, columns in zip(("x", "context"), names, strict=True):
+        if columns is not None:
+            _require_no_gaps(where, labels[part], getattr(raw, part), columns)
+    for label, piece in _pieces(name, raw.x):
+        flow.check_values(where, label, piece)
     for part in ("context", "weights"):
-        if part in found:
-            require_finite(where, labels[part], getattr(raw, part))
+        for label, piece in _pieces(labels[part], getattr(raw, part)):
+            require_finite(where, label, piece)
     rows = raw.each(lambda part: part.to(own.dtype))
     for part, columns in zip(("x", "context"), names, strict=True):
         if part in found:
             _require_digits(where, labels[part], getattr(raw, part), getattr(rows, part), columns)
-    flow.check_values(where, name, rows.x)
+    for label, piece in _pieces(name, rows.x) if rows.x.dtype != raw.x.dtype else ():
+        flow.check_values(where, label, piece)
     if rows.weights is not None:
         _require_weights(where, labels["weights"], rows.weights)
         if not rows.weights.all():  # rows that do not count
-            kept = rows.weights > 0
-            rows = rows.each(lambda part: part[kept])
+            rows = take(rows, rows.weights.nonzero()[:, 0])
     # what was made under inference_mode cannot be trained on
-    return rows.each(lambda part: part.clone() if part.is_inference() else part), names
+    return rows.each(_trainable), names
+
+
+def _require_one_order(where: str, labels: dict[str, str], parts: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if tables name their rows, and the names are in another order."""
+    indices = {
+        part: value.index
+        for part, value in parts.items()
+        if hasattr(value, "index") and hasattr(value, "to_numpy")
+    }
+    first = indices.pop("x", None)
+    for part, index in indices.items():
+        if first is not None and len(index) == len(first) and not index.equals(first):
+            at = next(k for k in range(len(first)) if first[k] != index[k])
+            raise ValueError(
+                f"{where}: row {at} of {labels['x']} is {first[at]!r}, and of {labels[part]} it is "
+                f"{index[at]!r}: the tables are not in one order. .loc[data.index] brings the "
+                "other into that of data; if they are, reset_index(drop=True) on both"
+            )
+
+
+def _require_no_gaps(where: str, label: str, part: Tensor, names: Sequence[str]) -> None:
+    """Raise ``ValueError`` that names the columns of a table in which values are missing."""
+    gaps = ~part.flatten(1).isfinite()
+    if gaps.any():
+        columns = gaps.any(0).nonzero()[:, 0].tolist()
+        which = ", ".join(column_name(i, names, part.shape[1:]) for i in columns[:4])
+        more = f" and {len(columns) - 4} more" if len(columns) > 4 else ""
+        rows = gaps.any(1)
+        value = part.flatten(1)[rows][0][gaps[rows][0]][0].item()
+        raise ValueError(
+            f"{where}: expected finite values, got {value:g} in {which}{more} of {label}, in "
+            f"{int(rows.sum())} of {len(part)} rows; drop these rows, or in a context fill them "
+            "and add a column that says so"
+        )
+
+
+def _trainable(part: Tensor) -> Tensor:
+    return part.clone() if isinstance(part, Tensor) and part.is_inference() else part
 
 
 class Names(NamedTuple):
@@ -115,18 +184,19 @@ class Names(NamedTuple):
 def _as_tensor(where: str, label: str, part: Any) -> tuple[Tensor, list[str] | None]:
     names = None
     if isinstance(part, DataLoader | Dataset):
-        raise TypeError(
-            f"{where}: expected {label} as arrays or a function that makes the batch of a step, "
-            f"got a {type(part).__name__}. Of a DataLoader, batches = itertools.chain.from_iterable"
-            "(itertools.repeat(loader)) goes round and round, and lambda step: next(batches) is "
-            "such a function"
-        )
+        hint = "which fit trains on as its data"
+        if isinstance(part, Dataset):
+            hint = "of which DataLoader(dataset, batch_size=256, shuffle=True) makes batches to fit"
+        raise TypeError(f"{where}: expected {label} as arrays, got a {type(part).__name__}, {hint}")
     if not isinstance(part, Tensor | np.ndarray) and hasattr(part, "to_numpy"):
         if hasattr(part, "columns"):
             names = [str(column) for column in part.columns]
         part = part.to_numpy()
     if isinstance(part, list):
         part = _stacked(where, label, part)
+    if isinstance(part, np.ndarray) and is_mapped(part):
+        stored: Any = Stored(where, label, part)
+        return (stored[:] if part.ndim < 2 else stored), names  # weights are few
     if isinstance(part, np.ndarray):
         part = _from_numpy(where, label, part, names)
     if not isinstance(part, Tensor):
@@ -210,7 +280,7 @@ def _require_shapes(where: str, flow: Density, labels: dict[str, str], rows: Row
     if x.dim() == 0 or tuple(x.shape[1:]) != tuple(event):
         raise ValueError(
             f"{where}: expected {labels['x']} of shape ({expected}), got {tuple(x.shape)}"
-            f"{channels_hint(x, event)}"
+            f"{channels_hint(x, event)}{'; [:, None] makes one column' if x.dim() == 1 else ''}"
         )
     if len(x) == 0:
         raise ValueError(f"{where}: {labels['x']} is empty; expected shape ({expected})")
@@ -218,6 +288,7 @@ def _require_shapes(where: str, flow: Density, labels: dict[str, str], rows: Row
         value = getattr(rows, part)
         if value is not None and (value.dim() != dims or len(value) != len(x)):
             hint = "; [:, None] makes one column" if value.dim() == 1 < dims else ""
+            hint = hint or ("; drop the same rows in both" if value.dim() == dims else "")
             raise ValueError(
                 f"{where}: expected {labels[part]} of shape ({len(x)}{size}), got "
                 f"{tuple(value.shape)}{hint}"
@@ -238,32 +309,36 @@ def _require_digits(
     where: str, label: str, raw: Tensor, cast: Tensor, names: Sequence[str] | None
 ) -> None:
     """Raise ``ValueError`` if a column is not the same any more in the model's dtype."""
-    if raw.dtype == cast.dtype or not raw.numel():
+    if raw.dtype == cast.dtype or not raw.shape.numel():
         return
-    event = raw.shape[1:]
-    exact, cast = (part.cpu().flatten(1) for part in (raw, cast))
-    beyond = ~cast.isfinite()
-    if beyond.any():
-        row, i = beyond.nonzero()[0].tolist()
-        raise ValueError(
-            f"{where}: {exact[row, i].item():g} in {column_name(i, names, event)} of {label} is "
-            f"beyond {cast.dtype}, in which the model is; flow.double() has room for it, or divide "
-            "the column"
-        )
-    error = (exact.double() - cast.double()).square().mean(0).sqrt()
+    event, error = raw.shape[1:], torch.zeros((), dtype=torch.float64)
+    for (_, exact), (_, near) in zip(_pieces("", raw), _pieces("", cast), strict=True):
+        exact, near = (part.cpu().flatten(1) for part in (exact, near))
+        beyond = ~near.isfinite()
+        if beyond.any():
+            row, i = beyond.nonzero()[0].tolist()
+            raise ValueError(
+                f"{where}: {exact[row, i].item():g} in {column_name(i, names, event)} of {label} "
+                f"is beyond {cast.dtype}, in which the model is; flow.double() has room for it, or "
+                "divide the column"
+            )
+        error = error + (exact.double() - near.double()).square().sum(0)
+    error = (error / len(raw)).sqrt()
     if not error.any():
         return
-    some = exact[:: -(-len(exact) // SAMPLE)].double().sort(0).values
+    some = raw[:: -(-len(raw) // SAMPLE)].cpu().flatten(1).double().sort(0).values
     low, high = (some[int(share * (len(some) - 1))] for share in (0.25, 0.75))
-    # in half of a column's values is less noise from outliers; if they are all one, in all
-    spread = torch.where(high > low, (high - low) / 1.35, _deviation(exact))
+    spread = (high - low) / 1.35
+    if not (high > low).all():
+        # in half of a column's values is less noise from outliers; if they are all one, in all
+        spread = torch.where(high > low, spread, _deviation(raw))
     lost = (error > NOISE * spread) & (spread > 0)
     if lost.any():
         columns = lost.nonzero()[:, 0].tolist()
         i = columns[0]
         which = ", ".join(column_name(k, names, event) for k in columns[:4])
         more = f" and {len(columns) - 4} more" if len(columns) > 4 else ""
-        typical = cast[:, i].abs().median().item()
+        typical = some[:, i].abs().median().item()
         raise ValueError(
             f"{where}: {cast.dtype}, in which the model is, loses the digits of {which}{more} of "
             f"{label}: values near {typical:.4g} vary by {spread[i].item():.2g}, and its steps "
@@ -272,9 +347,104 @@ def _require_digits(
         )
 
 
-def _deviation(exact: Tensor) -> Tensor:
-    unit = exact.double().abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
-    return (exact.double() / unit).std(0, correction=0) * unit
+def _deviation(raw: Tensor) -> Tensor:
+    """Of each column, in float64, by three passes through the pieces."""
+
+    def columns() -> Iterator[Tensor]:
+        return (piece.cpu().flatten(1).double() for _, piece in _pieces("", raw))
+
+    largest = functools.reduce(torch.maximum, (piece.abs().amax(0) for piece in columns()))
+    unit = largest.clamp(min=torch.finfo(torch.float64).tiny)
+    zero = torch.zeros_like(unit)
+    mean = sum(((piece / unit).sum(0) for piece in columns()), zero) / len(raw)
+    squares = sum(((piece / unit - mean).square().sum(0) for piece in columns()), zero)
+    return (squares / len(raw)).sqrt() * unit
+
+
+# --- what lies in a file --------------------------------------------------------------------------
+
+
+class Stored:
+    """Rows of an array that lies in a file, in place of a tensor: its parts are read as tensors.
+
+    Args:
+        where: the function that asks, for the messages.
+        label: what the caller calls the array.
+        array: memory-mapped.
+        rows: the numbers of the rows that belong to it, None for all.
+        dtype: of what is read; None for that of the array.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        label: str,
+        array: np.ndarray,
+        rows: np.ndarray | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.where, self.label, self.array, self.rows = where, label, array, rows
+        self.dtype = dtype or _from_numpy(where, label, array[:0], None).dtype
+        count = len(array) if rows is None else len(rows)
+        self.shape = torch.Size((count, *array.shape[1:]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def to(self, dtype: torch.dtype) -> Stored:
+        """The same, of which parts are read in another dtype."""
+        return Stored(self.where, self.label, self.array, self.rows, dtype)
+
+    def at(self, index: Tensor) -> Stored:
+        """Some of the rows; none is read."""
+        chosen = index.numpy()
+        rows = chosen if self.rows is None else self.rows[chosen]
+        return Stored(self.where, self.label, self.array, rows, self.dtype)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """These rows, read."""
+        at: Any = index.numpy() if isinstance(index, Tensor) else index
+        part = self.array[at if self.rows is None else self.rows[at]]
+        return _from_numpy(self.where, self.label, np.asarray(part), None).to(self.dtype)
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        """The bytes of all the array, by pieces of rows."""
+        count = piece_of(self.array.shape)
+        for k in range(0, len(self.array), count):
+            yield np.ascontiguousarray(self.array[k : k + count])
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array, or what it is a view of, is memory-mapped."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return not isinstance(array, np.ma.MaskedArray)
+        base = base.base
+    return False
+
+
+def piece_of(shape: Sequence[int]) -> int:
+    """How many rows are in memory at a time."""
+    return max(1, PIECE // max(1, math.prod(shape[1:])))
+
+
+def _pieces(label: str, part: Any) -> Iterator[tuple[str, Tensor]]:
+    """A tensor as it is, or what lies in a file piece by piece, and what a message calls it."""
+    if not isinstance(part, Stored):
+        yield from () if part is None else [(label, part)]
+        return
+    count = piece_of(part.shape)
+    for k in range(0, len(part), count):
+        yield f"{label}[{k}:]" if k else label, part[k : k + count]
+
+
+def take(rows: Rows, index: Tensor) -> Rows:
+    """Some of the rows. What lies in a file stays there."""
+    return rows.each(lambda part: part.at(index) if isinstance(part, Stored) else part[index])
 
 
 # --- batches ---------------------------------------------------------------------------------
@@ -292,10 +462,65 @@ def hold_out(rows: Rows, share: Any, seed: int) -> tuple[Rows, Rows]:
     n = len(rows.x)
     order = torch.from_numpy(np.random.default_rng([seed, SPLIT]).permutation(n))
     cut = n - (max(1, round(share * n)) if share else 0)
-    return rows.each(lambda part: part[order[:cut]]), rows.each(lambda part: part[order[cut:]])
+    return take(rows, order[:cut]), take(rows, order[cut:])
 
 
-class Table:
+def looked_at(rows: Rows) -> Rows:
+    """All rows, or of those in a file a sample that is spread evenly."""
+    if not any(isinstance(part, Stored) for part in rows):
+        return rows
+    n = len(rows.x)
+    count = min(n, max(SAMPLE // 64, piece_of(rows.x.shape)))
+    some = torch.arange(count) * n // max(count, 1)
+    return rows.each(lambda part: part[some])
+
+
+def is_batches(data: Any) -> bool:
+    """Whether it gives batches one after the other, and is no array, table or list of rows.
+
+    Example:
+        >>> is_batches(iter([torch.zeros(3, 2)])), is_batches([[1.0, 2.0]]), is_batches("abc")
+        (True, False, False)
+    """
+    if isinstance(data, DataLoader):
+        return True
+    other = (str, bytes, Mapping, Set, list, tuple, Tensor, np.ndarray, Dataset)
+    table = any(hasattr(data, name) for name in ("to_numpy", "__array__", "toarray", "shape"))
+    return isinstance(data, Iterable) and not isinstance(data, other) and not table
+
+
+class Exhausted(Exception):
+    """There are no more batches."""
+
+
+class Batches(ABC):
+    """The batches of a run, one for each step, from 1."""
+
+    @abstractmethod
+    def batch(self, step: int) -> Rows:
+        """The rows of a step; their mean weight is 1, or that of all rows is."""
+
+    def part(self, step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
+        """A process's rows of a step, and which of them they are.
+
+        Args:
+            step: which.
+            share_of: from the number of all rows to this process's.
+        """
+        rows = self.batch(step)
+        share = share_of(len(rows.x))
+        return rows.each(lambda part: part[share.start : share.stop]), share
+
+    def known(self, first: Rows) -> Rows:
+        """The rows that are looked at before the first step, given its batch."""
+        return first
+
+    @abstractmethod
+    def about(self) -> str:
+        """What they are, for a checkpoint."""
+
+
+class Table(Batches):
     """Batches of rows: epoch after epoch, each in an order of its own."""
 
     def __init__(self, rows: Rows, n_valid: int, batch_size: int, seed: int) -> None:
@@ -308,32 +533,214 @@ class Table:
         self.epoch, self.order = -1, torch.empty(0)
 
     def batch(self, step: int) -> Rows:
-        """The rows of a step; the mean weight of all rows is 1."""
+        index = self.index(step)
+        return self.rows.each(lambda part: part[index])
+
+    def part(self, step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
+        index = self.index(step)
+        share = share_of(len(index))
+        own = index[share.start : share.stop]
+        return self.rows.each(lambda part: part[own]), share
+
+    def known(self, first: Rows) -> Rows:
+        return looked_at(self.rows)
+
+    def index(self, step: int) -> Tensor:
+        """The numbers of a step's rows."""
         per_epoch = self.count // self.batch_size  # an epoch's last, incomplete batch is dropped
         epoch, at = divmod(step - 1, per_epoch)
         if epoch != self.epoch:
             rng = np.random.default_rng([self.seed, epoch])
             self.epoch, self.order = epoch, torch.from_numpy(rng.permutation(self.count))
-        index = self.order[at * self.batch_size : (at + 1) * self.batch_size]
-        return self.rows.each(lambda part: part[index])
+        return self.order[at * self.batch_size : (at + 1) * self.batch_size]
 
     def about(self) -> str:
-        return f"{self.count} rows in batches of {self.batch_size}, digest {_digest(self.rows)}"
+        return f"{self.count} rows in batches of {self.batch_size}, digest {digest(self.rows)}"
 
 
-class Function:
+class Function(Batches):
     """Batches that the caller's function makes."""
 
     def __init__(self, flow: Density, make: Callable[[int], Any]) -> None:
         self.flow, self.make = flow, make
 
     def batch(self, step: int) -> Rows:
-        """The batch of a step; its mean weight is 1."""
-        rows, _ = as_rows("fit", self.flow, f"batch {step}", self.make(step))
-        return with_mean_one(rows)
+        return as_batch(self.flow, step, self.make(step))
 
     def about(self) -> str:
         return "a function"
+
+
+class Stream(Batches):
+    """What an iterable gives, one batch after the other; at its end it is gone through anew.
+
+    What can be gone through once only, such as a generator, ends the run where it ends. A run that
+    goes on from a checkpoint goes again through what it has seen.
+    """
+
+    def __init__(self, flow: Density, source: Iterable[Any], seed: int) -> None:
+        self.flow, self.source, self.seed = flow, source, seed
+        self.kind = type(source).__name__
+        self.at, self.latest = 0, Rows(torch.empty(0))
+        self.left: Iterator[Any] | None = None
+
+    def batch(self, step: int) -> Rows:
+        while self.at < step:
+            with stream_of(self.seed, self.at):
+                item = self._next()
+            self.at += 1
+            if self.at == step:
+                self.latest = as_batch(self.flow, step, item)
+        return self.latest
+
+    def _next(self) -> Any:
+        if self.left is not None:
+            for item in self.left:
+                return item
+            if self.left is self.source:
+                raise Exhausted(f"the {self.kind} has given {self.at} batches and has no more")
+        self.left = iter(self.source)
+        for item in self.left:
+            return item
+        if not self.at:
+            raise ValueError(f"fit: expected batches, got a {self.kind} that gives none")
+        raise Exhausted(f"the {self.kind} has given {self.at} batches and, the next time, none")
+
+    def about(self) -> str:
+        return f"a {self.kind}"
+
+
+class Loader(Batches):
+    """What a ``DataLoader`` gives, epoch after epoch; of a batch each process loads its own rows.
+
+    The order of an epoch comes from the seed and the epoch's number, so that every process has the
+    same one, and a run that goes on has it again without loading what it has seen.
+    """
+
+    def __init__(self, flow: Density, loader: DataLoader[Any], seed: int) -> None:
+        self.flow, self.loader, self.seed = flow, loader, seed
+        if not len(loader):
+            raise ValueError("fit: expected batches, got a DataLoader that gives none")
+        self.whole = False  # whether every process loads all rows
+        self.at = 0
+        self.latest = 0, Rows(torch.empty(0))  # what was loaded whole
+        self.left: Iterator[Any] = iter(())
+        self.shares: deque[Share] = deque()
+
+    @staticmethod
+    def takes(data: Any) -> bool:
+        """Whether its rows can be shared out, since they are called by numbers."""
+        if type(data) is not DataLoader or data.batch_sampler is None:
+            return False
+        try:
+            return len(data) >= 0
+        except TypeError:  # a sampler without a length
+            return False
+
+    def batch(self, step: int) -> Rows:
+        """The batch of a step, loaded whole, and apart from the run's other batches."""
+        if self.latest[0] == step:
+            return self.latest[1]
+        epoch, seen = divmod(step - 1, len(self.loader))
+        with stream_of(self.seed, epoch):
+            item = next(self._batches(seen, lambda rows: Share.of(rows, 0, 1)))
+        self.shares.clear()
+        rows = as_batch(self.flow, step, item)
+        self.whole = self.whole or rows.weights is not None  # of which all make the mean
+        self.latest = step, rows
+        return rows
+
+    def part(self, step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
+        epoch, seen = divmod(step - 1, len(self.loader))
+        fresh = step != self.at + 1 or not seen
+        # a worker starts, and an order is drawn, with the first batch
+        with stream_of(self.seed, epoch if fresh else SPLIT + step):
+            if fresh:
+                self.shares.clear()
+                mine = (lambda rows: Share.of(rows, 0, 1)) if self.whole else share_of
+                self.left = self._batches(seen, mine)
+            item = next(self.left, None)
+        if item is None:
+            raise ValueError(
+                f"fit: expected {len(self.loader)} batches from the DataLoader, got {seen}"
+            )
+        self.at = step
+        rows, share = as_batch(self.flow, step, item), self.shares.popleft()
+        if self.whole:
+            share = share_of(len(rows.x))
+            return rows.each(lambda part: part[share.start : share.stop]), share
+        return rows.each(lambda part: part[: share.rows]), share
+
+    def _batches(self, seen: int, share_of: Callable[[int], Share]) -> Iterator[Any]:
+        """An epoch from there on, of each batch this process's rows."""
+        its, sampler = self.loader, self.loader.batch_sampler
+        assert sampler is not None
+
+        def shares() -> Iterator[list[Any]]:
+            for index in itertools.islice(iter(sampler), seen, None):
+                rows = list(index)
+                share = share_of(len(rows))
+                self.shares.append(share)
+                # a process without a row loads one, and leaves it
+                yield rows[share.start : share.stop] or rows[:1]
+
+        def copy(indices: Any) -> DataLoader[Any]:
+            return DataLoader(
+                its.dataset,
+                batch_sampler=indices,
+                num_workers=its.num_workers,
+                collate_fn=its.collate_fn,
+                pin_memory=its.pin_memory,
+                timeout=its.timeout,
+                worker_init_fn=its.worker_init_fn,
+                multiprocessing_context=its.multiprocessing_context,
+                generator=its.generator,
+                prefetch_factor=its.prefetch_factor,
+            )
+
+        return iter(copy(shares()))
+
+    def about(self) -> str:
+        return f"a DataLoader of {len(self.loader)} batches an epoch"
+
+
+def as_batches(flow: Density, data: Any, seed: int) -> Batches:
+    """The batches of a ``DataLoader`` or of another iterable.
+
+    Raises:
+        ValueError: if it gives none, or gives each process rows of its own already.
+    """
+    if isinstance(data, DataLoader):
+        kind = type(data)
+        if kind.__module__.partition(".")[0] == "accelerate":
+            raise ValueError(
+                "fit: expected a DataLoader as it was before engine.prepare, whose batches are "
+                f"whole, got a {kind.__name__}; fit gives each process its rows"
+            )
+        if isinstance(data.sampler, DistributedSampler):
+            raise ValueError(
+                "fit: expected a DataLoader whose batches are whole, got one with a "
+                "DistributedSampler; shuffle=True will do, and fit gives each process its rows"
+            )
+    return Loader(flow, data, seed) if Loader.takes(data) else Stream(flow, data, seed)
+
+
+def as_batch(flow: Density, step: int, item: Any) -> Rows:
+    """What a function, a loader or an iterable gives for a step, checked; its mean weight is 1."""
+    tensors = isinstance(item, list) and item and all(isinstance(part, Tensor) for part in item)
+    if tensors and item[0].dim() > len(flow.event_shape):
+        item = tuple(item)  # what a DataLoader makes of a TensorDataset's rows, and no list of rows
+    rows, _ = as_rows("fit", flow, f"batch {step}", item)
+    return with_mean_one(rows)
+
+
+@contextmanager
+def stream_of(seed: int, number: int) -> Iterator[None]:
+    """PyTorch's random numbers of that seed and number; afterwards they are as they were."""
+    mixed = np.random.SeedSequence([seed, SPLIT, number]).generate_state(1, np.uint64)[0]
+    with torch.random.fork_rng([]):
+        torch.random.default_generator.manual_seed(int(mixed) >> 1)
+        yield
 
 
 def with_mean_one(rows: Rows) -> Rows:
@@ -343,10 +750,19 @@ def with_mean_one(rows: Rows) -> Rows:
     return rows._replace(weights=rows.weights / rows.weights.mean())
 
 
-def _digest(rows: Rows) -> str:
+def digest(rows: Rows) -> str:
     """A few digits that other rows would hardly have."""
-    parts = (part.cpu().contiguous().view(torch.uint8) for part in rows if part is not None)
-    return format(
-        functools.reduce(lambda crc, part: zlib.crc32(part.numpy().tobytes(), crc), parts, 0),
-        "08x",
-    )
+    found = 0
+    for part in rows:
+        for piece in () if part is None else _bytes_of(part):
+            found = zlib.crc32(piece, found)
+    return format(found, "08x")
+
+
+def _bytes_of(part: Any) -> Iterator[Any]:
+    if isinstance(part, Stored):  # all of the file, in its order: it is read quickest so
+        yield from part.in_order()
+        return
+    count = piece_of(part.shape)
+    for k in range(0, len(part), count):
+        yield part[k : k + count].cpu().contiguous().view(torch.uint8).numpy()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlib.arguments import seen
+from flowlib.saving import Recorded
 
 __all__ = ["Structured", "on_cpu"]
 
@@ -42,7 +43,7 @@ def on_cpu(function: Callable[P, T]) -> Callable[P, T]:
     return made
 
 
-class Structured(nn.Module):
+class Structured(Recorded, nn.Module):
     """Base class of modules with structure.
 
     A subclass registers its structure by :meth:`register_structure`, computes from those buffers in

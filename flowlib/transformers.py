@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowlib.arguments import as_count, as_number
+from flowlib.saving import Recorded
 
 __all__ = ["Additive", "Affine", "Gate", "Spline", "Transformer"]
 
 
-class Transformer(nn.Module, ABC):
+class Transformer(Recorded, nn.Module, ABC):
     """Base class of the transformers.
 
     Both methods take coordinates ``(batch, k)``, or channels ``(batch, k, ...)``, and their

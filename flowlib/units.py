@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from flowlib.arguments import as_count
+from flowlib.saving import Recorded
 
 __all__ = ["ContextNorm", "Far", "deviation_and_mean", "far_from"]
 
 
-class ContextNorm(nn.Module):
+class ContextNorm(Recorded, nn.Module):
     r"""Subtracts a mean from each number of a context and divides by a deviation.
 
     Both come from the first rows that :meth:`initialize` is given, and stay as they are. Before, it

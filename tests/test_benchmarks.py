@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import report
 
+from flowlib import TrainingOptions
+
 TABLES = ("breast_cancer", "wine")
 
 
@@ -346,3 +348,42 @@ def test_chapter_6_has_the_whole_book():
     chapter = (ROOT / "chapters" / "06-residual-flow.md").read_text()
     assert report.whole() in chapter, report.whole()
     assert max(row["error"] for row in report.read("whole")) < 1e-9
+
+
+# --- machine code ---------------------------------------------------------------------------
+
+
+def test_compiled_steps_were_measured_of_every_ready_flow_beside_the_peers():
+    measured = [(row["flow"], row["peer"], row["shape"]) for row in report.machine_code()]
+    vectors = ("NICE", "RealNVP", "MAF", "IAF", "IResNet", "ResidualFlow")
+    own = [(name, "flowlib", f"D = {dim}") for name in vectors for dim in (2, 16)]
+    others = [("ImageRealNVP", "flowlib", "1 × 8 × 8"), ("BernoulliMADE", "flowlib", "D = 16")]
+    peers = [(name, peer, "D = 16") for name in ("RealNVP", "MAF") for peer in report.PEERS]
+    peers += [("IAF", peer, "D = 16") for peer in ("nflows", "normflows")]
+    assert measured == [*own, *others, *peers]
+
+
+def test_what_is_said_of_compiled_steps():
+    """On the page, and where the option is described."""
+    slower = {"NICE", "RealNVP", "MAF", "IAF"}
+    for row in report.machine_code():
+        _, low, high = row["times_faster"]
+        if row["peer"] == "flowlib":
+            assert (high < 1) if row["flow"] in slower else (low > 1), row
+        else:
+            assert (low > 1) != ((row["peer"], row["flow"]) == ("normflows", "RealNVP")), row
+        assert 5 < row["first_step"] < 60, row
+    option = " ".join((TrainingOptions.__doc__ or "").split())
+    assert "for five seconds to a minute" in option
+    spent = {
+        (row["flow"], row["shape"]): 1 / row["times_faster"][0]
+        for row in report.machine_code() if row["peer"] == "flowlib"
+    }  # fmt: skip
+    of_residuals = [spent[at] for at in spent if at[0] in ("IResNet", "ResidualFlow")]
+    assert "residual flows takes half to three quarters of the time" in option
+    assert 0.5 < min(of_residuals) < 0.55
+    assert 0.7 < max(of_residuals) < 0.8
+    assert "``ImageRealNVP`` four fifths" in option
+    assert 0.75 < spent["ImageRealNVP", "1 × 8 × 8"] < 0.85
+    assert "up to 30 % longer" in option
+    assert 1.2 < max(spent.values()) < 1.3

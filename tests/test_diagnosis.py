@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,15 +22,23 @@ from torch.distributions import (
 )
 
 from flowlib import (
+    IAF,
     BernoulliMADE,
+    Bijection,
+    Compose,
+    Flow,
     Foreign,
     IResNet,
+    LeakyReLU,
+    LULinear,
     PowerSeries,
     RealNVP,
     ResidualFlow,
     StandardNormal,
     check_flow,
+    fit,
 )
+from flowlib.diagnosis import jacobians, patient
 from tests.models import randomize
 from tests.test_flows import FLOWS
 from tools.notebooks import ROOT
@@ -438,6 +447,13 @@ def test_a_planted_mistake_is_found_by_its_line(row):
     assert found.cure
 
 
+def test_units_that_large_weights_saturate_are_not_dead():
+    torch.manual_seed(0)
+    flow = IAF(2)  # at the weights that seed 0 shakes them to, units of its third layer saturate
+    report = check_flow(flow, torch.randn(300, 2))
+    assert report["hidden units"].verdict == "ok", report
+
+
 def test_links_lost_by_a_mask_are_noted():
     found = check_flow(Made(inside=torch.gt), rows(dim=3))["links"]
     assert found.verdict == "note"
@@ -476,6 +492,37 @@ def test_what_state_dict_does_not_carry_is_found(make, row):
     assert check_flow(Small(), rows(), rebuild=Small)["state"].verdict == "ok"
 
 
+class Shuffled(Bijection):
+    """An order drawn when the layer is made, and kept where state_dict does not look."""
+
+    context_dim = 0
+
+    def __init__(self, dim):
+        super().__init__()
+        self.event_shape = torch.Size([dim])
+        self.order = torch.randperm(dim)
+
+    def forward(self, x, context=None):
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z[:, self.order.argsort()], z.new_zeros(len(z))
+
+
+def test_a_flow_that_keeps_its_arguments_needs_no_second_flow():
+    right = Flow(Compose([LULinear(6), LeakyReLU()]), StandardNormal(6))
+    found = check_flow(right, rows(dim=6))["state"]
+    assert found.verdict == "ok"
+    assert "made anew" in found.measured
+    torch.manual_seed(7)
+    wrong = Flow(Compose([LULinear(6), Shuffled(6), LeakyReLU()]), StandardNormal(6))
+    found = check_flow(wrong, rows(dim=6))["state"]
+    assert found.verdict == "wrong", found
+    assert 1 in found.mistakes
+    right.bijection = Compose([LULinear(6)])  # changed since: its arguments say nothing of it
+    assert check_flow(right, rows(dim=6))["state"].verdict == "ok"
+
+
 def test_a_plain_mask_is_noted_without_a_second_flow():
     assert check_flow(PlainMask(), rows())["state"].verdict == "note"
 
@@ -511,6 +558,27 @@ def test_no_false_alarm_on_the_flows_of_the_library(name, weights):
     report = check_flow(flow, x, context)
     assert report.ok, report
     assert not report.notes, report
+
+
+def shaped(flow, n=400):
+    """Data that a flow can learn something of, and a context if it takes one."""
+    x = torch.randn(n, *flow.event_shape)
+    flat = x.view(n, -1)
+    flat[:, 1::2] = 0.5 * flat[:, 1::2] + (2 * flat[:, ::2][:, : flat[:, 1::2].shape[1]]).sin()
+    x = x if flow.bijection.domain is None else x.sigmoid()
+    context = torch.randn(n, flow.context_dim) if flow.context_dim else None
+    if context is not None:
+        x = x + context[:, :1].view(n, *[1] * (x.dim() - 1)) if flow.bijection.domain is None else x
+    return x, context
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_no_false_alarm_on_trained_flows(name):
+    flow = FLOWS[name]()
+    x, context = shaped(flow)
+    fit(flow, x, context=context, steps=80, batch_size=100, lr=5e-3)
+    report = check_flow(flow, x, context)
+    assert report.ok, report
 
 
 @pytest.mark.parametrize(
@@ -552,6 +620,55 @@ def test_functions_without_gradients():
     wrong = Foreign(lambda x: forward(x, math.log(2)), inverse, base)
     assert check_flow(right, rows(dim=2)).ok
     assert not check_flow(wrong, rows(dim=2)).ok
+
+
+def affine(x):
+    """A flow of NumPy's by hand, as those of other frameworks are: (z, log_det) of arrays."""
+    z = np.stack([x[:, 0] * 2, x[:, 1] * np.exp(np.sin(x[:, 0]))], 1)
+    return z, np.log(2) + np.sin(x[:, 0])
+
+
+def affine_back(z):
+    first = z[:, 0] / 2
+    return np.stack([first, z[:, 1] * np.exp(-np.sin(first))], 1)
+
+
+@pytest.mark.parametrize("computes_in", [np.float64, np.float32])
+def test_functions_of_arrays(computes_in):
+    """JAX computes in float32 unless it is told otherwise, whatever it is given."""
+    base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+
+    def rounded(function):
+        def call(given):
+            assert isinstance(given, np.ndarray)
+            made = function(given.astype(computes_in))
+            return made if isinstance(made, np.ndarray) else tuple(made)
+
+        return call
+
+    right = Foreign(rounded(affine), rounded(affine_back), base, arrays=True)
+    report = check_flow(right, rows(dim=2).double())
+    assert report.ok, report
+    assert report["log-determinant"].verdict == report["round trip"].verdict == "ok"
+    wrong = Foreign(rounded(lambda x: (affine(x)[0], affine(x)[1] * 1.1)), None, base, arrays=True)
+    assert check_flow(wrong, rows(dim=2))["log-determinant"].verdict == "wrong"
+    wrong = Foreign(rounded(affine), rounded(lambda z: z / 2), base, arrays=True)
+    assert check_flow(wrong, rows(dim=2))["round trip"].verdict == "wrong"
+
+
+def test_functions_of_arrays_with_a_context_and_their_own_density():
+    def forward(x, context):
+        z, log_det = affine(x - context)
+        return z, log_det
+
+    def log_prob(x, context):
+        z, log_det = forward(x, context)
+        return log_det - 0.5 * (z**2).sum(1) - math.log(2 * math.pi)
+
+    flow = Foreign(forward, log_prob=log_prob, arrays=True)
+    report = check_flow(flow, rows(dim=2), rows(dim=2, seed=1))
+    assert report.ok, report
+    assert report["log-determinant"].verdict == "ok"
 
 
 def test_truncated_series_are_noted_and_roulette_is_right():
@@ -610,6 +727,53 @@ def test_what_a_flow_raises_is_a_finding():
     assert "RuntimeError: no way back" in found.measured
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        MemoryError("of Python's own"),
+        NotImplementedError("no closed form"),
+    ],
+    ids=["GPU", "not enough", "can't allocate", "Python", "not implemented"],
+)
+def test_what_the_machine_or_the_flow_cannot_do_is_not_wrong(error):
+    class Unable(Small):
+        def inverse(self, z):
+            raise error
+
+    report = check_flow(Unable(), rows())
+    assert report.ok, report
+    assert report["round trip"].verdict == "not tried"
+    assert str(error) in report["round trip"].measured
+    assert report["log-determinant"].verdict == "ok"
+
+
+def test_a_gradient_that_would_not_fit_is_not_tried(monkeypatch):
+    """Exact determinants of a picture keep gigabytes a row."""
+    monkeypatch.setattr(patient, "ROOM", 1e-6)
+    report = check_flow(Small(80), rows(20, 80))
+    assert report.ok, report
+    found = report["gradients"]
+    assert found.verdict == "not tried"
+    assert re.match(r"autograd would keep \d+\.\d GB for the gradient at one row", found.measured)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_map_that_takes_many_passes_is_judged_by_its_inverse(wrong, monkeypatch):
+    """An IAF's Jacobian is read off the way back, which takes one pass; if that is the way back."""
+    monkeypatch.setattr(jacobians, "PATIENCE", 0.0)
+    flow = randomize(IAF(6, 2, (8,)))
+    if wrong:
+        layer = flow.bijection[1]
+        right = layer.forward
+        layer.forward = lambda x, context=None: (right(x, context)[0], 1.1 * right(x, context)[1])
+    found = check_flow(flow, rows(dim=6))["log-determinant"]
+    assert found.verdict == ("wrong" if wrong else "ok"), found
+    assert check_flow(OneShot(), rows(dim=3))["log-determinant"].verdict == "ok"
+
+
 def test_bad_input_is_refused():
     with pytest.raises(TypeError, match=r"expected x to be a torch\.Tensor"):
         check_flow(Small(), [[0.0]])
@@ -631,6 +795,17 @@ def test_the_page_names_every_mistake_and_lines_that_exist():
     assert named <= {finding.line for finding in check_flow(Small(), rows(20)).findings}
 
 
+def test_the_pages_lines_run(capsys):
+    page = (ROOT / "book" / "common-mistakes.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {"x": rows(dim=2)}
+    exec(first, names)
+    exec(second, names)
+    assert " wrong" not in capsys.readouterr().out
+    assert check_flow(names["flow"], rows(dim=2)).ok
+    assert names["report"].ok
+
+
 def test_a_flow_that_starts_at_the_identity_is_tried_elsewhere():
     flow = Absolute()
     nn.init.zeros_(flow.net[2].weight)
@@ -638,3 +813,11 @@ def test_a_flow_that_starts_at_the_identity_is_tried_elsewhere():
     found = check_flow(flow, rows())["log-determinant"]
     assert found.verdict == "wrong"
     assert "at shaken weights" in found.measured
+
+
+def test_a_context_that_is_missing_is_said_at_once():
+    x = torch.randn(20, 2)
+    with pytest.raises(ValueError, match=r"check_flow: expected a context of shape \(\.\.\., 3\)"):
+        check_flow(RealNVP(2, 2, (8,), context_dim=3), x)
+    with pytest.raises(ValueError, match="check_flow"):
+        check_flow(RealNVP(2, 2, (8,)), x, torch.randn(20, 1))

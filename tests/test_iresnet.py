@@ -450,6 +450,22 @@ def test_in_evaluation_the_probes_are_the_same_in_every_call():
     assert not torch.equal(block(x)[1], block(x)[1])
 
 
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+def test_in_evaluation_a_rows_probes_do_not_depend_on_the_other_rows(distribution):
+    block = ResidualBlock(pushed(3), PowerSeries(3, 2, distribution)).eval()
+    x = torch.randn(9, 3, generator=gen(0)).double()
+    whole = block(x)[1]
+    torch.testing.assert_close(block(x[:4])[1], whole[:4])
+    torch.testing.assert_close(block(torch.cat([x[:4], x[4:] + 1]))[1][:4], whole[:4])
+    rows = torch.vmap(lambda x: block(x[None])[1][0])(x)
+    torch.testing.assert_close(rows, torch.cat([block(row[None])[1] for row in x]))
+    assert (rows[1:] != whole[1:]).all()  # each row of a batch has probes of its own
+    many = PowerSeries(1, 4000, distribution)
+    v = many.redraw(x[:2], 4000, many.again()).flatten(1).double()
+    torch.testing.assert_close(v.T @ v / 4000, torch.eye(6).double(), rtol=0, atol=0.1)
+    assert v.mean(0).abs().max() < 0.08
+
+
 # --- the fixed point --------------------------------------------------------------------------
 
 

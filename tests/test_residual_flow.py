@@ -21,6 +21,7 @@ from flowlib import (
     ExactLogDet,
     Flow,
     Inverse,
+    IResNet,
     LipSwish,
     PowerSeries,
     RecomputedBlock,
@@ -264,6 +265,127 @@ def test_a_recomputed_gradient_is_the_plain_one(shape, activation):
         torch.testing.assert_close(recomputed, plain, rtol=1e-12, atol=1e-12)
 
 
+def test_a_recomputed_gradient_is_at_the_parameters_that_the_call_had():
+    """Also where others stand in for the module's own, the activations' included."""
+    branch = shaken(lambda: Branch(4, (8, 5), 0.9, LipSwish), 1.0).train()
+    x = torch.randn(7, 4, generator=gen(0)).double()
+    roulette = Given()
+    roulette.thrown = 6, roulette.draw(x)
+    found = {}
+    for kind in KINDS:
+        block = block_of(kind, branch, roulette)
+        others = {
+            name: (p.detach() + torch.randn(p.shape, generator=gen(k)).double()).requires_grad_()
+            for k, (name, p) in enumerate(block.named_parameters())
+        }
+        z, log_det = torch.func.functional_call(block, others, (x,))
+        loss = (log_det * torch.arange(7)).sum() + (z**3).sum()
+        found[kind] = dict(zip(others, torch.autograd.grad(loss, others.values()), strict=True))
+    assert found["plain"]["branch.activations.0.raw_beta"].abs() > 1e-3
+    for name, plain in found["plain"].items():
+        torch.testing.assert_close(found["recomputed"][name], plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_parameter_that_changed_before_the_recomputed_gradient_is_noticed():
+    for change in ("activations.0.raw_beta", "layers.0.weight"):
+        branch = branch_of(4, LipSwish)
+        z, log_det = RecomputedBlock(branch, RussianRoulette())(torch.randn(5, 4).double())
+        with torch.no_grad():
+            branch.get_parameter(change).add_(0.1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            (z.sum() + log_det.sum()).backward()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_mode_has_the_derivative_of_reverse_mode(training):
+    """And counts the Neumann gradient once."""
+    branch = branch_of(3, LipSwish)
+    x, way = torch.randn(2, 5, 3, generator=gen(0)).double()
+    roulette = Given(0.3)
+    roulette.thrown = 6, roulette.draw(x)
+    block = ResidualBlock(branch, roulette).train(training)
+    f = lambda x: block(x)[1]  # noqa: E731
+    reverse = (torch.func.vjp(f, x)[1](torch.ones(5).double())[0] * way).sum(1)
+    assert reverse.abs().min() > 1e-4
+    torch.testing.assert_close(torch.func.jvp(f, (x,), (way,))[1], reverse)
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, way)
+        alone = torch.autograd.forward_ad.unpack_dual(f(dual)).tangent
+    torch.testing.assert_close(alone, reverse)
+    torch.testing.assert_close(torch.func.jacfwd(f)(x), torch.func.jacrev(f)(x))
+    given = dict(block.named_parameters())
+    ways = {name: torch.randn_like(p) for name, p in given.items()}
+
+    def of_weights(given):
+        return torch.func.functional_call(block, given, (x,))[1].sum()
+
+    _, along = torch.func.jvp(of_weights, (given,), (ways,))
+    gradient = gradients(of_weights(given), list(given.values()))
+    other = sum((g * w).sum() for g, w in zip(gradient, ways.values(), strict=True))
+    torch.testing.assert_close(along, other)
+
+
+def test_what_a_recomputed_gradient_cannot_do_is_said():
+    block = RecomputedBlock(branch_of(4, LipSwish), RussianRoulette())
+    plain = ResidualBlock(block.branch, block.log_det)
+    x = torch.randn(5, 4).double()
+
+    def twice(f):
+        row = x.clone().requires_grad_()
+        return torch.autograd.grad(f(row)[1].sum(), row, create_graph=True)
+
+    ways = {
+        "create_graph=True": twice,
+        "torch.func.grad": lambda f: torch.func.grad(lambda x: f(x)[1].sum())(x),
+        "forward mode": lambda f: torch.func.jvp(f, (x,), (x,)),
+        "vmap": lambda f: torch.vmap(lambda x: f(x[None])[1], randomness="same")(x),
+    }
+    for name, way in ways.items():
+        with pytest.raises(RuntimeError, match=f"RecomputedBlock: expected .* got .*{name}"):
+            way(block)
+        way(plain)
+
+
+@pytest.mark.parametrize("randomness", ["error", "different"])
+def test_a_vmap_for_which_one_coin_cannot_be_thrown_is_refused(randomness):
+    block = ResidualBlock(branch_of(4), RussianRoulette())
+    x = torch.randn(5, 4).double()
+    with pytest.raises(RuntimeError, match=r'RussianRoulette: .* randomness="same"\) in training'):
+        torch.vmap(lambda x: block(x[None])[1], randomness=randomness)(x)
+
+
+def test_under_vmap_all_rows_have_one_coin_and_one_probe():
+    branch = branch_of(4)
+    x = torch.randn(5, 4).double()
+    roulette, given = RussianRoulette(), Given()
+    torch.manual_seed(1)
+    given.thrown = roulette.throw(x[:1])
+    torch.manual_seed(1)
+    rows = torch.vmap(lambda x: ResidualBlock(branch, roulette)(x[None])[1][0], randomness="same")
+    one_by_one = [ResidualBlock(branch, given)(row[None])[1] for row in x]
+    torch.testing.assert_close(rows(x), torch.cat(one_by_one))
+
+
+@pytest.mark.parametrize(
+    ("kind", "log_det"),
+    [("plain", RussianRoulette), ("recomputed", RussianRoulette), ("plain", PowerSeries)],
+)
+def test_in_half_precision_the_terms_are_added_in_float32(kind, log_det):
+    branch = shaken(lambda: Branch(300, 32, 0.9), 1.0).eval()
+    block = block_of(kind, branch, log_det()).eval()
+    x = torch.randn(20, 300, generator=gen(0)).double().bfloat16()
+    exact = block(x.double())[1].detach()
+    half = block.bfloat16()(x)[1]
+    assert half.dtype == torch.float32
+    assert (half - exact).abs().max() < 0.02 * exact.abs().max()
+    half.sum().backward()
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in branch.layers[0].parameters()
+    )
+    flow = Flow(Compose([block, block]), StandardNormal(300))
+    assert flow.log_prob(x).isfinite().all()
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_under_autocast_the_sums_stay_in_float32_and_gradients_agree(recompute):
     torch.manual_seed(0)
@@ -379,6 +501,38 @@ def test_blocks_of_a_flow_do_not_share_their_probes():
     assert not torch.equal(probes[0], probes[1])
 
 
+def test_neighbouring_seeds_of_a_flow_share_no_probes():
+    x = torch.zeros(2, 300)
+    found = {
+        (seed, k): part.eval().throw(x)[1]
+        for seed in (0, 1)
+        for k, part in enumerate(
+            b
+            for b in ResidualFlow(
+                300, 3, 4, log_det=lambda seed=seed: RussianRoulette(seed=seed)
+            ).modules()
+            if isinstance(b, RussianRoulette)
+        )
+    }
+    assert len(found) == 6
+    for one, other in itertools.combinations(found.values(), 2):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("make", [ResidualFlow, IResNet])
+def test_a_log_det_that_is_given_out_twice_is_copied(make):
+    mine = ByMode(RussianRoulette(seed=5), PowerSeries(3, seed=7))
+    blocks = [
+        b.log_det
+        for b in make(4, 3, 8, log_det=lambda: mine).modules()
+        if isinstance(b, ResidualBlock)
+    ]
+    assert (mine.in_training.seed, mine.in_evaluation.seed) == (5, 7)
+    assert len({id(part.in_training) for part in (mine, *blocks)}) == 4
+    assert blocks[0].in_training.seed == 5
+    assert len({part.in_evaluation.seed for part in blocks}) == 3
+
+
 def test_the_determinant_is_exact_where_that_is_cheaper():
     def ways(dim):
         flow = ResidualFlow(dim, 1, 4)
@@ -433,6 +587,20 @@ def test_an_estimate_leaves_the_flow_as_it_was():
     assert flow.training
     assert not part.training
     assert torch.equal(flow.eval().log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+def test_the_error_of_a_short_series_is_that_of_its_probes(distribution):
+    torch.manual_seed(0)
+    flow = randomize(IResNet(6, 2, 16, log_det=lambda: PowerSeries(3, 1, distribution)), 1.0)
+    x = torch.randn(4, 6)
+    found = log_prob_with_error(flow, x, n_draws=64)
+    assert (found.error > 0.01).all()
+    assert torch.equal(found.draws, log_prob_with_error(flow, x, n_draws=64).draws)
+    for part in flow.modules():
+        if isinstance(part, PowerSeries):
+            part.probes = 4096
+    assert ((found.value - flow.log_prob(x)).abs() < 5 * found.error).all()
 
 
 def test_an_exact_flow_has_no_error():
@@ -499,8 +667,9 @@ def test_lipswish_is_nowhere_steeper_than_one_and_bends_where_an_elu_does_not():
     ("options", "message"),
     [
         ({"p": 0}, "a positive, finite p, got 0"),
-        ({"p": 1.0}, "a p between 0 and 1, got 1.0"),
-        ({"p": 1.5}, "a p between 0 and 1, got 1.5"),
+        ({"p": 1.0}, r"a p of 0\.01 or more, below 1, got 1\.0"),
+        ({"p": 1.5}, r"a p of 0\.01 or more, below 1, got 1\.5"),
+        ({"p": 1e-12}, r"a p of 0\.01 or more, below 1, got 1e-12"),
         ({"p": float("nan")}, "a positive, finite p, got nan"),
         ({"n_exact": -1}, "a whole n_exact of 0 or more, got -1"),
         ({"n_exact": 1.5}, "a whole n_exact of 0 or more, got 1.5"),
@@ -518,6 +687,19 @@ def test_bad_arguments_are_refused(options, message):
 def test_bad_blocks_are_refused():
     with pytest.raises(ValueError, match=r"a lipschitz bound below 1, got 1\.0"):
         ResidualFlow(6, lipschitz=1.0)
+    for make in (ResidualFlow, IResNet):
+        with pytest.raises(TypeError, match=rf"{make.__name__}: .* makes a LogDet, got Russian"):
+            make(6, log_det=RussianRoulette())
+        with pytest.raises(TypeError, match="makes a LogDet, got 'exact'; functools"):
+            make(6, log_det="exact")
+        with pytest.raises(TypeError, match="what log_det makes to be a LogDet, got 3"):
+            make(6, log_det=lambda: 3)
+    with pytest.raises(TypeError, match="ResidualBlock: expected log_det to be a LogDet, got <cl"):
+        ResidualBlock(Branch(6, 4), RussianRoulette)
+    with pytest.raises(TypeError, match="ByMode: expected training to be a LogDet, got 'exact'"):
+        ByMode("exact", ExactLogDet())
+    with pytest.raises(TypeError, match="ByMode: expected evaluation to be a LogDet, got None"):
+        ByMode(RussianRoulette(), None)
     with pytest.raises(TypeError, match="a RussianRoulette in training, got a ExactLogDet"):
         ResidualFlow(2, recompute=True)
     layer = nn.Linear(6, 6)

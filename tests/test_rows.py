@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
 from flowlib import BernoulliMADE, Flow, LULinear, RealNVP, StandardNormal, fit
+from flowlib import rows as rows_module
 from flowlib.rows import as_rows
 
 
@@ -87,7 +89,7 @@ def test_what_is_hidden_is_not_trained_on():
         ("data.csv", TypeError, "tensor, array, table or list of rows, got str"),
         ({"x": X}, TypeError, "got dict"),
         ((X, None, None, None), TypeError, r"\(x, context, weights\), got 4 parts"),
-        (TensorDataset(torch.zeros(3, 2)), TypeError, r"got a TensorDataset. Of a DataLoader"),
+        (TensorDataset(torch.zeros(3, 2)), TypeError, r"a TensorDataset, of which DataLoader\("),
     ],
 )
 def test_what_would_lose_something_is_refused(data, error, message):
@@ -104,12 +106,199 @@ def test_a_sparse_matrix_is_told_how_to_become_an_array():
         fit(flow(), Sparse())
 
 
-def test_the_way_round_for_a_loader_that_the_error_shows():
-    loader = DataLoader(torch.as_tensor(X, dtype=torch.float32), batch_size=20)
-    with pytest.raises(TypeError, match=r"itertools.chain.from_iterable\(itertools.repeat"):
-        fit(flow(), loader)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    assert len(fit(flow(), lambda step: next(batches), steps=7).train) == 7
+# --- batches that come one after the other ------------------------------------------------------
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def of_tensors(**options):
+    rows = TensorDataset(torch.as_tensor(X, dtype=torch.float32), torch.arange(50.0)[:, None])
+    return DataLoader(rows, **{"batch_size": 20, **options})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_gives_its_batches_epoch_after_epoch(workers):
+    """50 rows in batches of 20: an epoch's third has 10, and they are no others' rows."""
+    seen = []
+
+    class Spy(RealNVP):
+        def log_prob(self, x, context=None):
+            seen.append(context[:, 0].long().tolist())
+            return super().log_prob(x, context)
+
+    model = Spy(2, n_layers=2, hidden=(4,), context_dim=1)
+    loader = of_tensors(shuffle=True, num_workers=workers)
+    history = fit(model, loader, steps=7)
+    assert len(history.train) == 7
+    assert [len(rows) for rows in seen] == [20, 20, 10, 20, 20, 10, 20]
+    first, second = ([row for rows in part for row in rows] for part in (seen[:3], seen[3:6]))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second != list(range(50))
+    again = list(seen)
+    seen.clear()
+    torch.rand(3)  # what was drawn before is nothing to it
+    fit(Spy(2, n_layers=2, hidden=(4,), context_dim=1), loader, steps=7)
+    assert seen == again
+
+
+def test_a_loader_that_is_resumed_goes_on_where_it_was(tmp_path):
+    def run(steps, path, model):
+        options = {"lr": 0.01, "schedule": "constant", "eval_every": 5, "checkpoint": path}
+        batches, asked = of_tensors(shuffle=True), []
+
+        class Dies(RealNVP):
+            def log_prob(self, x, context=None):
+                asked.append(1)
+                if len(asked) == steps:
+                    raise InterruptedError
+                return super().log_prob(x, context)
+
+        torch.manual_seed(1)
+        made = Dies(2, n_layers=2, hidden=(4,), context_dim=1)
+        try:
+            return made, fit(made, batches, steps=13, **options)
+        except InterruptedError:
+            return made, None
+
+    whole, history = run(100, None, None)
+    run(12, tmp_path / "run.pt", None)
+    resumed, its = run(100, tmp_path / "run.pt", None)
+    assert its.train == history.train
+    assert same(whole, resumed)
+
+
+class Again:
+    """It can be gone through as often as one likes, and draws as it goes."""
+
+    def __iter__(self):
+        for _ in range(4):
+            yield torch.randn(10, 2) + 3
+
+
+def once():
+    return (torch.as_tensor(X[k : k + 5]) for k in range(40))
+
+
+@pytest.mark.parametrize("source", [Again, once])
+def test_an_iterable_gives_the_same_batches_to_a_run_that_goes_on(source, tmp_path):
+    options = {"lr": 0.01, "eval_every": 3, "steps": 11}
+    whole, broken, resumed = flow(), flow(), flow()
+    expected = fit(whole, source(), **options)
+    path, count = tmp_path / "run.pt", itertools.count()
+
+    def stops(module, inputs):
+        if next(count) == 8:
+            raise InterruptedError
+
+    hook = broken.bijection.register_forward_pre_hook(stops)
+    with pytest.raises(InterruptedError):
+        fit(broken, source(), checkpoint=path, **options)
+    hook.remove()
+    found = fit(resumed, source(), checkpoint=path, **options)
+    assert found.train == expected.train
+    assert same(whole, resumed)
+
+
+def test_a_generator_ends_the_run_where_it_ends():
+    batches = (torch.randn(20, 2) for _ in range(7))
+    with pytest.warns(UserWarning, match=r"generator has given 7 batches and has no more; the run"):
+        history = fit(flow(), batches, steps=10, validation=X, eval_every=5)
+    assert len(history.train) == 7
+    assert [step for step, _ in history.valid] == [0, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("data", "named", "message"),
+    [
+        (iter([]), {}, "got a list_iterator that gives none"),
+        (DataLoader(X[:3], batch_size=9, drop_last=True), {}, "got a DataLoader that gives none"),
+        (of_tensors(), {"weights": np.ones(50)}, "a DataLoader returns its weights with each"),
+        (of_tensors(), {"validation": 0.1}, "a DataLoader has no share to hold out"),
+        (iter([X[:, :1]]), {}, r"batch 1 of shape \(rows, 2\), got \(50, 1\)"),
+        (
+            DataLoader(X, sampler=DistributedSampler(X, num_replicas=2, rank=0)), {},
+            "DistributedSampler; shuffle=True will do",
+        ),
+    ],
+)  # fmt: skip
+def test_batches_that_cannot_be_trained_on(data, named, message):
+    with pytest.raises(ValueError, match=message):
+        fit(flow(), data, **named)
+
+
+def test_a_loader_is_no_validation_and_a_dictionary_no_batch():
+    with pytest.raises(TypeError, match="validation as arrays, got a DataLoader"):
+        fit(flow(), X, validation=of_tensors())
+    with pytest.raises(TypeError, match="got dict"):
+        fit(flow(), iter([{"x": X}]))
+
+
+# --- arrays in files ------------------------------------------------------------------------------
+
+
+def in_a_file(tmp_path, array):
+    np.save(tmp_path / "array.npy", array)
+    return np.load(tmp_path / "array.npy", mmap_mode="r")
+
+
+@pytest.mark.filterwarnings("ignore:fit. columns 0 and 1 take")
+@pytest.mark.parametrize("kind", ["f4", "f8", ">f8", "f2", "i2", "u4", "u8"])
+def test_an_array_in_a_file_is_trained_on_like_one_in_memory(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(rows_module, "PIECE", 32)  # many pieces
+    array = np.abs(9 * np.random.default_rng(0).normal(size=(300, 2))).astype(kind)
+    stored = in_a_file(tmp_path, np.concatenate([array, array]))[::2]
+    array = np.concatenate([array, array])[::2]
+    one, other = flow(), flow()
+    options = {"steps": 20, "batch_size": 64}
+    assert fit(one, array, **options) == fit(other, stored, **options)
+    assert same(one, other)
+
+
+def test_with_contexts_weights_and_a_checkpoint(tmp_path):
+    parts = [in_a_file(tmp_path, X), X[:, :1].copy(), np.arange(50.0)]
+    (tmp_path / "c").mkdir()
+    stored = [parts[0], in_a_file(tmp_path / "c", parts[1]), parts[2]]
+    models = [RealNVP(2, n_layers=2, hidden=(8,), context_dim=1) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    first = fit(models[0], (X, *parts[1:]), steps=12)
+    options = {"steps": 12, "checkpoint": tmp_path / "run.pt"}
+    assert fit(models[1], tuple(stored), **options) == first
+    again = RealNVP(2, n_layers=2, hidden=(8,), context_dim=1)
+    assert fit(again, tuple(stored), **options) == first
+    (tmp_path / "d").mkdir()
+    changed = X.copy()
+    changed[33] += 1
+    with pytest.raises(ValueError, match=r"of another run: about was .*digest"):
+        fit(again, (in_a_file(tmp_path / "d", changed), *stored[1:]), **options)
+
+
+def test_values_in_a_file_are_checked_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "PIECE", 32)
+    bad = X.copy()
+    bad[40, 1] = np.nan
+    with pytest.raises(ValueError, match=r"got nan at data\[32:\]\[8, 1\]"):
+        fit(flow(), in_a_file(tmp_path, bad))
+    bad[:, 1] = 1e9 + X[:, 0]
+    with pytest.raises(ValueError, match="loses the digits of column 1 of data"):
+        fit(flow(), in_a_file(tmp_path, bad))
+    bad[:, 1] = 0.0
+    bad[40, 1] = 1e300
+    with pytest.raises(ValueError, match=r"1e\+300 in column 1 of data is beyond torch.float32"):
+        fit(flow(), in_a_file(tmp_path, bad))
+    with pytest.raises(TypeError, match="of numbers, got an array of <U1"):
+        fit(flow(), in_a_file(tmp_path, np.array([["a", "b"]] * 9)))
+    with pytest.raises(ValueError, match=r"of shape \(rows, 2\), got \(50, 3\)"):
+        fit(flow(), in_a_file(tmp_path, np.zeros((50, 3))))
+
+
+def test_what_does_not_vary_in_a_file_is_measured_by_its_deviation(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "PIECE", 32)
+    x = np.stack([X[:, 0], np.where(np.arange(50) == 9, 1e9 + 5, 1e9)], 1)
+    for data in (x, in_a_file(tmp_path, x)):
+        with pytest.raises(ValueError, match="loses the digits of column 1"):
+            fit(flow(), data)
 
 
 # --- digits -----------------------------------------------------------------------------------
@@ -238,3 +427,51 @@ def test_bits_are_taken_from_any_type():
     bits = np.random.default_rng(0).random((60, 3)) < 0.5
     for data in (bits, bits.astype(np.int8), bits.astype(float).tolist()):
         fit(BernoulliMADE(3, hidden=(4,)), data, steps=2)
+
+
+# --- what a practitioner's table gets wrong -------------------------------------------------------
+
+
+def patients():
+    pd = pytest.importorskip("pandas")
+    generator = np.random.default_rng(0)
+    x = pd.DataFrame(generator.normal(size=(40, 2)), columns=["bmi", "bp"])
+    return x, pd.DataFrame({"age": generator.uniform(20, 80, 40)})
+
+
+def test_a_gap_is_named_by_its_column_and_counted_by_rows():
+    x, ages = patients()
+    x.loc[[3, 7], "bp"] = None
+    with pytest.raises(ValueError, match=r"got nan in column 'bp' of data, in 2 of 40 rows; drop"):
+        fit(RealNVP(2, 2, (8,), context_dim=1), x, context=ages, steps=1)
+    x, ages = patients()
+    ages.loc[5, "age"] = np.inf
+    with pytest.raises(ValueError, match="got inf in column 'age' of the context of data, in 1 of"):
+        fit(RealNVP(2, 2, (8,), context_dim=1), x, context=ages, steps=1)
+
+
+def test_tables_in_another_order_are_refused_and_not_paired_by_place():
+    x, ages = patients()
+    with pytest.raises(ValueError, match=r"row \d+ of data is .*: the tables are not in one order"):
+        fit(RealNVP(2, 2, (8,), context_dim=1), x, context=ages.sort_values("age"), steps=1)
+    shuffled = ages.sort_values("age")
+    fit(RealNVP(2, 2, (8,), context_dim=1), x.loc[shuffled.index], context=shuffled, steps=1)
+
+
+def test_shapes_that_do_not_fit_say_what_to_do():
+    x, ages = patients()
+    with pytest.raises(ValueError, match="got \\(39, 1\\); drop the same rows in both"):
+        fit(RealNVP(2, 2, (8,), context_dim=1), x, context=ages[1:].to_numpy(), steps=1)
+    with pytest.raises(ValueError, match=r"got \(40,\); \[:, None\] makes one column"):
+        fit(RealNVP(2, 2, (8,)), x["bp"], steps=1)
+    with pytest.raises(ValueError, match=r"fit: takes no context, got one of shape \(40, 1\)"):
+        fit(RealNVP(2, 2, (8,)), x, context=ages, steps=1)
+
+
+def test_one_wild_value_is_seen_wherever_it_falls():
+    """In the rows that are held out, too: there it would judge every weight."""
+    for row in range(40):
+        x, _ = patients()
+        x.loc[row, "bp"] = 1e6
+        with pytest.warns(UserWarning, match="column 'bp'"):
+            fit(RealNVP(2, 2, (8,)), x, steps=1)

@@ -281,7 +281,7 @@ def test_options_are_spelled_once_and_shown_where_they_are_taken():
         parameters = inspect.signature(function).parameters
         assert list(parameters)[-len(names) :] == names
         assert parameters["steps"].default == TrainingOptions().steps
-        with pytest.raises(TypeError, match=r"among steps, .*progress, got step$"):
+        with pytest.raises(TypeError, match=r"among steps, .*, engine, got step$"):
             function(linear_flow(2), torch.zeros(9, 2), step=3)
     x = torch.randn(60, 2)
     options = TrainingOptions(steps=4, batch_size=16, eval_every=2, seed=3, progress=False)
@@ -291,8 +291,8 @@ def test_options_are_spelled_once_and_shown_where_they_are_taken():
 
 def test_rows_are_digested_for_a_checkpoint_only(tmp_path, monkeypatch):
     digested = []
-    digest = rows._digest
-    monkeypatch.setattr(rows, "_digest", lambda part: digested.append(part) or digest(part))
+    digest = rows.digest
+    monkeypatch.setattr(rows, "digest", lambda part: digested.append(part) or digest(part))
     fit(linear_flow(2), torch.randn(60, 2), steps=2)
     assert not digested
     fit(linear_flow(2), torch.randn(60, 2), steps=2, checkpoint=tmp_path / "run.pt")
