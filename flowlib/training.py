@@ -116,9 +116,9 @@ class TrainingOptions:
         compile: whether ``torch.compile`` makes machine code of the training loss. It takes a C++
             compiler, and on a GPU triton. The first step waits for it, for five seconds to a minute
             and longer in a process that has compiled nothing: it is for long runs. On a CPU a step
-            of residual flows takes half to three quarters of the time, one of ``ImageRealNVP`` four
-            fifths; one of NICE, RealNVP, MAF or IAF takes up to 30 % longer. The flow stays what it
-            is, and is judged without it. Losses have other last bits, and where values are not
+            of NICE, RealNVP or MAF takes two thirds of the time, one of IAF three quarters, one of
+            residual flows half to two thirds, one of ``ImageRealNVP`` five sixths. The flow stays
+            what it is, and is judged without it. Losses have other last bits, and where values are not
             finite the loss says so, not the layer. PyTorch keeps eight versions of what it has
             compiled, for flows or batches of other shapes and a roulette's numbers of terms; then
             it warns and compiles no more, until ``torch.compiler.reset()``.

@@ -152,3 +152,20 @@ def test_an_mlp_makes_numbers_of_both_signs():
     z = mlp(torch.randn(200, 3))
     assert (z > 0).any()
     assert (z < 0).any()
+
+
+def test_compiled_hardtanh_is_hardtanh_with_its_gradients():
+    """Also under torch.func, in one piece, and where a value is cut exactly at its end."""
+    unit = Hardtanh()
+    x = torch.tensor([[-3.0, -1.0, -0.5], [0.0, 1.0, 1.5]])
+
+    def cubes(v):
+        return (unit(v) ** 3).sum()
+
+    for ask in (unit, torch.func.grad(cubes), torch.func.vmap(torch.func.grad(cubes))):
+        compiled = torch.compile(ask, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), ask(x))
+    recorded = x.clone().requires_grad_()
+    compiled = torch.compile(unit, fullgraph=True, backend="aot_eager")
+    (grad,) = torch.autograd.grad((compiled(recorded) ** 3).sum(), recorded)
+    assert torch.equal(grad, torch.func.grad(cubes)(x))
