@@ -118,8 +118,8 @@ class TrainingOptions:
             and longer in a process that has compiled nothing: it is for long runs. On a CPU a step
             of NICE, RealNVP or MAF takes two thirds of the time, one of IAF three quarters, one of
             residual flows half to two thirds, one of ``ImageRealNVP`` five sixths. The flow stays
-            what it is, and is judged without it. Losses have other last bits, and where values are not
-            finite the loss says so, not the layer. PyTorch keeps eight versions of what it has
+            what it is, and is judged without it. Losses have other last bits, and where values are
+            not finite the loss says so, not the layer. PyTorch keeps eight versions of what it has
             compiled, for flows or batches of other shapes and a roulette's numbers of terms; then
             it warns and compiles no more, until ``torch.compiler.reset()``.
         engine: an ``accelerate.Accelerator``, to train on several processes; from it come the
