@@ -36,7 +36,6 @@ class FlowDistribution(Distribution):
 
     Attributes:
         has_rsample: whether draws are differentiable: of a flow they are, unless its base has none.
-        support: all numbers, or what the flow's first map takes; of a model of bits 0 and 1.
 
     Raises:
         TypeError: if the context is not a tensor.
@@ -68,6 +67,7 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
+        """All numbers, or what the flow's first map takes; of a model of bits, 0 and 1."""
         made: constraints.Constraint = constraints.independent(self._each, len(self.event_shape))
         return made
 
