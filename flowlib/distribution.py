@@ -82,6 +82,7 @@ class FlowDistribution(Distribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
         """The same for a larger batch; draws of its members are independent."""
+        torch.empty(self.batch_shape).expand(batch_shape)  # PyTorch says what does not fit
         made: Any = self._get_checked_instance(FlowDistribution, _instance)  # type: ignore[no-untyped-call]
         made.density, made.context, made.has_rsample = self.density, self.context, self.has_rsample
         if self.context is not None:
@@ -106,10 +107,10 @@ class FlowDistribution(Distribution):
         lead = value.shape[: value.dim() - len(self.event_shape)]
         lead = torch.broadcast_shapes(lead, self.batch_shape)
         context = self.context
-        inside = self.support.check(value)
-        if inside.all():
+        if self._each is constraints.real:
             found: Tensor = self.density.log_prob(value, context)
             return found.expand(lead)
+        inside = self.support.check(value)
         rows = inside.reshape(*inside.shape, *(1 for _ in self.event_shape))
         value = torch.where(rows, value, getattr(self._each, "inside", 0.0))
         found = self.density.log_prob(value, context)

@@ -3,7 +3,9 @@
 Hugging Face Accelerate starts the processes, or finds that somebody else has; it says which this
 one is, on which device, and in which precision. Each has the whole flow and its rows of each step's
 batch, ``DistributedDataParallel`` averages their gradients, and all take every decision alike. What
-goes wrong on one is said on all, and nobody waits for who will not come.
+goes wrong on one is said on all, and nobody waits for who will not come. Only what goes wrong in a
+step's last backward pass, when gradients are on their way already, is said on its own process
+alone: the others see that it has ended, or wait for the time-out.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flowlib.rows import Rows
-from flowlib.shares import Share, on_a_share
+from flowlib.rows import Exhausted, Rows
+from flowlib.shares import NOTICE, EndedElsewhere, Share, on_a_share
 from flowlib.structure import changes
 
 __all__ = ["Team"]
@@ -33,7 +35,9 @@ ASKED = (
     "autocast", "device", "distributed_type", "gradient_accumulation_steps", "is_main_process",
     "mixed_precision", "num_processes", "process_index",
 )  # fmt: skip
-LOST = re.compile(r"gloo|nccl|mpi|connection|timed? ?out|reset by peer|broken pipe", re.IGNORECASE)
+LOST = re.compile(
+    r"gloo|nccl|\bmpi\b|connection|timed? ?out|reset by peer|broken pipe", re.IGNORECASE
+)
 
 
 class Team:
@@ -72,7 +76,7 @@ class Team:
         self.is_main: bool = engine.is_main_process
         self.rank, self.count = int(engine.process_index), int(engine.num_processes)
         self.pieces = int(engine.gradient_accumulation_steps)
-        self.interrupted = self.rehearsed = False
+        self.interrupted = self.told = self.rehearsed = False
         self.wrapped: Any = None
 
     def share_of(self, rows: int) -> Share:
@@ -185,35 +189,51 @@ class Team:
             result, numbers = work()
         except (Exception, KeyboardInterrupt) as caught:
             error = caught
-        if isinstance(error, KeyboardInterrupt):
-            self.interrupted = True
-        failed = isinstance(error, Exception)
-        sums = self._reduced(doing, [failed, self.interrupted, *(numbers or [0.0])])
+        if isinstance(error, EndedElsewhere):  # they have met already, in the middle of the work
+            sums, error = error.notice, None
+        else:
+            self.interrupted = self.interrupted or isinstance(error, KeyboardInterrupt)
+            failed = isinstance(error, Exception)
+            sums = self._reduced(doing, [failed, self.interrupted, *(numbers or [0.0])])
         if sums[0]:
             self._fail(doing, error)
         if sums[1]:
+            self.told = True
             raise KeyboardInterrupt
         return result, sums[2:]
 
     def _reduced(self, doing: str, numbers: Sequence[float]) -> list[float]:
         flags = torch.tensor([float(n) for n in numbers], dtype=torch.float64, device=self.device)
+        assert len(flags) == NOTICE
         with self._connected(doing):
             dist.all_reduce(flags)
             found: list[float] = flags.tolist()
         return found
 
     def _fail(self, doing: str, error: BaseException | None) -> None:
-        """Raise one's own error, or one that says whose it is."""
+        """Raise one's own error, or one that says whose it is.
+
+        That there are no more batches is an error unless all processes say so.
+        """
         mine = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else None
+        its_end = isinstance(error, Exhausted)
         said: list[Any] = [None] * self.count
         with self._connected(doing):
-            dist.all_gather_object(said, mine)
-        if mine is not None and error is not None:
+            dist.all_gather_object(said, (mine, its_end))
+        ended = [k for k, (_, end) in enumerate(said) if end]
+        if error is not None and mine and (not its_end or len(ended) == self.count):
             raise error
-        rank = next(k for k, words in enumerate(said) if words)
+        rank = next((k for k, (words, end) in enumerate(said) if words and not end), None)
+        if rank is not None:
+            raise RuntimeError(
+                f"{self.where}: process {rank} of {self.count} failed {doing}, and all end: "
+                f"{said[rank][0]}"
+            )
+        which = ", ".join(map(str, ended))
         raise RuntimeError(
-            f"{self.where}: process {rank} of {self.count} failed {doing}, and all end: "
-            f"{said[rank]}"
+            f"{self.where}: expected as many batches on each of {self.count} processes, and "
+            f"{doing} got no more on process {which}, but one on others, and all end: "
+            f"{said[ended[0]][0]}"
         )
 
     @contextlib.contextmanager
@@ -235,7 +255,10 @@ class Team:
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
-        """Ctrl-C waits until all processes hear of it; a second one does not wait."""
+        """Ctrl-C waits until all processes hear of it; a second one does not wait.
+
+        One that comes when they do not meet any more ends this process's call.
+        """
         main_thread = threading.current_thread() is threading.main_thread()
         if self.count == 1 or not main_thread:
             yield
@@ -243,14 +266,19 @@ class Team:
         before = signal.getsignal(signal.SIGINT)
 
         def heard(number: int, frame: Any) -> None:
+            if self.interrupted:
+                self.told = True
+                signal.signal(signal.SIGINT, before)
+                signal.raise_signal(signal.SIGINT)
             self.interrupted = True
-            signal.signal(signal.SIGINT, before)
 
         signal.signal(signal.SIGINT, heard)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+        if self.interrupted and not self.told:
+            raise KeyboardInterrupt
 
     # --- a step --------------------------------------------------------------------------------
 

@@ -863,8 +863,10 @@ class Probed(LogDet):
 
     def arguments(self) -> Arguments:
         args, kwargs = super().arguments()
-        given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
-        return Arguments((), {**given, "seed": self.seed})  # a flow gives each block its own
+        signature = inspect.signature(type(self))
+        given = signature.bind(*args, **kwargs).arguments
+        seed = {"seed": self.seed} if "seed" in signature.parameters else {}
+        return Arguments((), {**given, **seed})  # a flow gives each block its own
 
     def draw(self, x: Tensor) -> Tensor:
         """Probes for each row of ``x``, ``(probes, batch, *event)``, of mean 0 and covariance 1."""

@@ -14,9 +14,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -44,8 +44,10 @@ __all__ = [
     "is_batches",
     "is_rows",
     "looked_at",
+    "whole",
 ]
 
+T = TypeVar("T")
 SPLIT = 2**31  # a stream of randomness that is no step's
 NOISE = 0.01  # of a column's spread, how much of it rounding may be
 SAMPLE = 4096  # rows that tell a column's spread
@@ -498,14 +500,14 @@ class Batches(ABC):
 
     @abstractmethod
     def batch(self, step: int) -> Rows:
-        """The rows of a step; their mean weight is 1, or that of all rows is."""
+        """The rows of a step, to look at; their mean weight is 1, or that of all rows is."""
 
     def part(self, step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
-        """A process's rows of a step, and which of them they are.
+        """A process's rows of a step, and which of them they are. Steps are asked in their order.
 
         Args:
             step: which.
-            share_of: from the number of all rows to this process's.
+            share_of: from the number of all rows to this process's; :func:`whole` for all.
         """
         rows = self.batch(step)
         share = share_of(len(rows.x))
@@ -586,7 +588,7 @@ class Stream(Batches):
 
     def batch(self, step: int) -> Rows:
         while self.at < step:
-            with stream_of(self.seed, self.at):
+            with stream_of(self.seed, self.at, *generators_of(self.source)):
                 item = self._next()
             self.at += 1
             if self.at == step:
@@ -614,13 +616,15 @@ class Loader(Batches):
     """What a ``DataLoader`` gives, epoch after epoch; of a batch each process loads its own rows.
 
     The order of an epoch comes from the seed and the epoch's number, so that every process has the
-    same one, and a run that goes on has it again without loading what it has seen.
+    same one, and a run that goes on has it again without loading what it has seen. It is so with a
+    generator of the loader's, too, which is afterwards as it was.
     """
 
     def __init__(self, flow: Density, loader: DataLoader[Any], seed: int) -> None:
         self.flow, self.loader, self.seed = flow, loader, seed
         if not len(loader):
             raise ValueError("fit: expected batches, got a DataLoader that gives none")
+        self.generators = generators_of(loader)
         self.whole = False  # whether every process loads all rows
         self.at = 0
         self.latest = 0, Rows(torch.empty(0))  # what was loaded whole
@@ -641,9 +645,9 @@ class Loader(Batches):
         """The batch of a step, loaded whole, and apart from the run's other batches."""
         if self.latest[0] == step:
             return self.latest[1]
-        epoch, seen = divmod(step - 1, len(self.loader))
-        with stream_of(self.seed, epoch):
-            item = next(self._batches(seen, lambda rows: Share.of(rows, 0, 1)))
+        batches = self._batches(step, whole)
+        with self._stream(step):
+            item = next(batches)
         self.shares.clear()
         rows = as_batch(self.flow, step, item)
         self.whole = self.whole or rows.weights is not None  # of which all make the mean
@@ -651,14 +655,11 @@ class Loader(Batches):
         return rows
 
     def part(self, step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
-        epoch, seen = divmod(step - 1, len(self.loader))
-        fresh = step != self.at + 1 or not seen
-        # a worker starts, and an order is drawn, with the first batch
-        with stream_of(self.seed, epoch if fresh else SPLIT + step):
-            if fresh:
-                self.shares.clear()
-                mine = (lambda rows: Share.of(rows, 0, 1)) if self.whole else share_of
-                self.left = self._batches(seen, mine)
+        seen = (step - 1) % len(self.loader)
+        if step != self.at + 1 or not seen:
+            self.shares.clear()
+            self.left = self._batches(step, whole if self.whole else share_of)
+        with self._stream(step):
             item = next(self.left, None)
         if item is None:
             raise ValueError(
@@ -666,18 +667,33 @@ class Loader(Batches):
             )
         self.at = step
         rows, share = as_batch(self.flow, step, item), self.shares.popleft()
-        if self.whole:
+        if not share.together:  # all rows are here, as many as the loader has made
             share = share_of(len(rows.x))
             return rows.each(lambda part: part[share.start : share.stop]), share
+        asked = max(1, share.rows)
+        if len(rows.x) != asked or rows.weights is not None:
+            got = f"{len(rows.x)} rows" + (", with weights" if rows.weights is not None else "")
+            raise ValueError(
+                f"fit: expected {asked} rows for {asked} row numbers of batch {step} from the "
+                f"DataLoader, and weights from the first batch on or never, got {got}: what its "
+                "collate function leaves out or adds, processes cannot have shares of; leave it "
+                "out of the data set"
+            )
         return rows.each(lambda part: part[: share.rows]), share
 
-    def _batches(self, seen: int, share_of: Callable[[int], Share]) -> Iterator[Any]:
-        """An epoch from there on, of each batch this process's rows."""
+    def _stream(self, step: int) -> AbstractContextManager[None]:
+        """Where what is drawn besides the order comes from, such as a worker's seed."""
+        return stream_of(self.seed, SPLIT + step, *self.generators)
+
+    def _batches(self, step: int, share_of: Callable[[int], Share]) -> Iterator[Any]:
+        """An epoch from a step on, of each batch this process's rows."""
         its, sampler = self.loader, self.loader.batch_sampler
         assert sampler is not None
+        epoch, seen = divmod(step - 1, len(its))
 
         def shares() -> Iterator[list[Any]]:
-            for index in itertools.islice(iter(sampler), seen, None):
+            order = apart(lambda: iter(sampler), self.seed, epoch, self.generators)
+            for index in itertools.islice(order, seen, None):
                 rows = list(index)
                 share = share_of(len(rows))
                 self.shares.append(share)
@@ -698,7 +714,8 @@ class Loader(Batches):
                 prefetch_factor=its.prefetch_factor,
             )
 
-        return iter(copy(shares()))
+        with self._stream(step):  # workers start here, with numbers of their own
+            return iter(copy(shares()))
 
     def about(self) -> str:
         return f"a DataLoader of {len(self.loader)} batches an epoch"
@@ -734,13 +751,68 @@ def as_batch(flow: Density, step: int, item: Any) -> Rows:
     return with_mean_one(rows)
 
 
+def whole(rows: int) -> Share:
+    """All rows of a batch, which nobody else has."""
+    return Share.of(rows, 0, 1)
+
+
 @contextmanager
-def stream_of(seed: int, number: int) -> Iterator[None]:
-    """PyTorch's random numbers of that seed and number; afterwards they are as they were."""
+def stream_of(seed: int, number: int, *others: torch.Generator) -> Iterator[None]:
+    """PyTorch's random numbers of that seed and number; afterwards they are as they were.
+
+    Args:
+        seed: of the run.
+        number: which of its streams.
+        *others: generators to which the same happens.
+    """
     mixed = np.random.SeedSequence([seed, SPLIT, number]).generate_state(1, np.uint64)[0]
-    with torch.random.fork_rng([]):
-        torch.random.default_generator.manual_seed(int(mixed) >> 1)
+    generators = torch.random.default_generator, *others
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(int(mixed) >> 1)
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def apart(
+    make: Callable[[], Iterator[T]], seed: int, number: int, others: Sequence[torch.Generator] = ()
+) -> Iterator[T]:
+    """What an iterator gives whose random numbers are a stream of their own, whoever draws between.
+
+    Example:
+        >>> draws = lambda: (torch.rand(()).item() for _ in range(3))
+        >>> list(apart(draws, 0, 1)) == [(torch.rand(9), x)[1] for x in apart(draws, 0, 1)]
+        True
+    """
+    generators = torch.random.default_generator, *others
+    states: list[Tensor] = []
+    items: Iterator[T] | None = None
+    while True:
+        with stream_of(seed, number, *others):
+            for generator, state in zip(generators, states, strict=False):
+                generator.set_state(state)
+            items = make() if items is None else items
+            found = list(itertools.islice(items, 1))
+            states = [generator.get_state() for generator in generators]
+        if not found:
+            return
+        yield found[0]
+
+
+def generators_of(source: Any) -> list[torch.Generator]:
+    """Those that a ``DataLoader`` and its samplers draw from; of another iterable, none."""
+    if not isinstance(source, DataLoader):
+        return []
+    parts: list[Any] = [source]
+    for part in parts:  # which grows on the way
+        for inner in (getattr(part, name, None) for name in ("sampler", "batch_sampler")):
+            if inner is not None and all(inner is not other for other in parts):
+                parts.append(inner)
+    its = [getattr(part, "generator", None) for part in parts]
+    return list(dict.fromkeys(one for one in its if isinstance(one, torch.Generator)))
 
 
 def with_mean_one(rows: Rows) -> Rows:

@@ -17,7 +17,9 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from weakref import WeakValueDictionary
@@ -35,6 +37,7 @@ FORMAT, VERSION = "flowlib", 1
 ARGUMENT = "argument."  # before the names of tensors that are arguments and not weights
 PLAIN = (type(None), bool, int, float, str)
 KNOWN: WeakValueDictionary[str, type] = WeakValueDictionary()  # the classes that a file may name
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 RENAMED = {  # where a distribution of PyTorch keeps an argument under another name
     "base_distribution": "base_dist",
     "mixture_distribution": "_mixture_distribution",
@@ -52,7 +55,8 @@ class Arguments(NamedTuple):
 class Recorded:
     """Base class of all that can be made again from the arguments that it was made with.
 
-    The arguments are kept as they were given. A subclass whose arguments cannot be used twice, such
+    The arguments are kept as they were given; buffers that are not persistent are what the
+    constructor makes of them. A subclass whose arguments cannot be used twice, such
     as an iterator, or that has been changed since, returns from :meth:`arguments` others that make
     the same.
 
@@ -93,12 +97,25 @@ class _Unwritable(NamedTuple):
 
 
 def _keepable(value: Any) -> Any:
+    """The value, or a copy that its owner does not change later."""
     if isinstance(value, torch.Generator):  # what it has drawn is in the weights and buffers
         return None
     if inspect.isroutine(value) and "<" in value.__qualname__:  # a lambda, or local to a function
         return _Unwritable(f"the function {value.__qualname__}")
     if isinstance(value, Iterator):
         return _Unwritable(f"a {type(value).__name__}, which can be gone through once")
+    if type(value) in (list, tuple):
+        return type(value)([_keepable(item) for item in value])
+    if type(value) is dict:
+        return {key: _keepable(item) for key, item in value.items()}
+    if type(value) is functools.partial:
+        parts = (value.func, *value.args, *value.keywords.values())
+        lost = [part for part in map(_keepable, parts) if isinstance(part, _Unwritable)]
+        return lost[0] if lost else value
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) is Tensor:
+        return value.detach().clone()
     return value
 
 
@@ -120,12 +137,12 @@ def remake(module: Any) -> Any:
     """
     tensors: dict[str, Tensor] = {}
     recipe = json.loads(json.dumps(_Writer("remake", tensors).write(module, type(module).__name__)))
-    return _made("remake", recipe, tensors)
+    return _made(recipe, tensors)
 
 
-def _made(where: str, recipe: Any, tensors: dict[str, Tensor]) -> Any:
+def _made(recipe: Any, tensors: dict[str, Tensor]) -> Any:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return _Reader(where, tensors).read(recipe)
+        return _Reader(tensors).read(recipe)
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -170,28 +187,31 @@ def save(module: Any, path: str | Path) -> None:
         raise ValueError(f"save: {empty[0]} has no values, it is on the device meta")
     tensors: dict[str, Tensor] = {}
     recipe = _Writer("save", tensors).write(module, type(module).__name__)
-    _require_same(_made("save", recipe, tensors), module)
+    _require_same(_made(recipe, tensors), module)
     frozen = [name for name, weight in module.named_parameters() if not weight.requires_grad]
     # each with memory of its own: two names of one tensor are two tensors in the file
     kept = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in {**weights, **tensors}.items()
     }
-    written = json.dumps({"made": recipe, "frozen": frozen})
+    written = json.dumps({"made": recipe, "frozen": frozen, "tied": _tied(module)})
     header = {
         "format": FORMAT,
         "version": str(VERSION),
         "recipe": written,
         "digest": digest(written, kept),
     }
-    fresh = path.with_name(path.name + ".new")
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=path.name, suffix=".new", delete=False
+    ) as fresh:
+        pass
     try:
-        save_file(kept, fresh, header)
-        os.replace(fresh, path)
+        save_file(kept, fresh.name, header)
+        os.replace(fresh.name, path)
     except SafetensorError as error:  # as of a full disk
         raise OSError(f"save: cannot write {path}: {error}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        Path(fresh.name).unlink(missing_ok=True)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
@@ -199,7 +219,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
 
     Nothing in the file is run. It may name classes of flowlib, of ``torch.nn`` and of
     ``torch.distributions``, and those classes of your own that your program has already imported.
-    Its densities are those of the flow that was saved, bit by bit on a CPU.
+    Its densities are those of the flow that was saved, bit by bit on a CPU. What a stranger has
+    written can still ask for more memory than there is.
 
     Args:
         path: the file.
@@ -231,16 +252,17 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
     arguments = {k: tensors.pop(k) for k in list(tensors) if k.startswith(ARGUMENT)}
     try:
         recipe = json.loads(header["recipe"])
-        module = _made(f"load: {path}", recipe["made"], arguments)
+        module = _made(recipe["made"], arguments)
         floats = [value.dtype for value in tensors.values() if value.is_floating_point()]
         if floats:
             module.to(floats[0])  # what is not in the file has a dtype, too
         module.load_state_dict(tensors, assign=True)
+        _tie(module, recipe["tied"])
         for name in recipe["frozen"]:
             module.get_parameter(name).requires_grad_(False)
-    except (AttributeError, LookupError, TypeError, RuntimeError) as error:
+    except Exception as error:  # a file that was made by hand may cause any
         raise ValueError(
-            f"load: {path} has been changed, or written by another flowlib: {error}"
+            f"load: {path} was written by another flowlib, or by hand: {error}"
         ) from error
     return module.eval().to(device)
 
@@ -275,6 +297,21 @@ def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def _tied(module: nn.Module) -> list[list[str]]:
+    """The names of each weight that has several."""
+    names: dict[int, list[str]] = {}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), []).append(name)
+    return [of for of in names.values() if len(of) > 1]
+
+
+def _tie(module: nn.Module, groups: list[list[str]]) -> None:
+    for first, *others in groups:
+        for name in others:
+            place, _, last = name.rpartition(".")
+            setattr(module.get_submodule(place), last, module.get_parameter(first))
+
+
 def _require_same(twin: nn.Module, module: nn.Module) -> None:
     """Raise ``ValueError`` if the arguments make something else than ``module``."""
     own, its = _looks(module), _looks(twin)
@@ -296,8 +333,13 @@ def _looks(module: nn.Module) -> dict[str, Any]:
     for name, part in module.named_modules():
         found[name or "it"] = type(part).__name__
         for key, value in vars(part).items():
-            if isinstance(value, PLAIN) and not key.startswith("_") and key != "training":
-                found[f"{name}.{key}" if name else key] = value
+            if key.startswith("_") or key == "training":
+                continue
+            if isinstance(value, PLAIN) or (
+                isinstance(value, list | tuple) and all(isinstance(v, PLAIN) for v in value)
+            ):
+                # by their words, in which one NaN is like another
+                found[f"{name}.{key}" if name else key] = repr(value)
     return found
 
 
@@ -327,6 +369,9 @@ class _Writer:
             return {"tuple": [self.write(item, what) for item in value]}
         if isinstance(value, list):
             return [self.write(item, what) for item in value]
+        if isinstance(value, OrderedDict):
+            items = [[self.write(k, what), self.write(v, what)] for k, v in value.items()]
+            return {"ordered": items}
         if isinstance(value, dict):
             return {"dict": [[self.write(k, what), self.write(v, what)] for k, v in value.items()]}
         if isinstance(value, torch.dtype):
@@ -353,7 +398,11 @@ class _Writer:
         if isinstance(value, Recorded):
             arguments = value.arguments()
         elif isinstance(value, nn.Sequential):
-            arguments = Arguments(tuple(value))
+            names = [name for name, _ in value.named_children()]
+            parts: tuple[Any, ...] = tuple(value)
+            if names != [str(k) for k in range(len(names))]:
+                parts = (OrderedDict(value.named_children()),)
+            arguments = Arguments(parts)
         else:
             arguments = self.of_pytorch(value, what)
         call = self.call(arguments, type(value).__name__)
@@ -394,7 +443,7 @@ class _Writer:
                 )
             elif key in kept:
                 found[name] = kept[key]
-            elif parameter.default is inspect.Parameter.empty:
+            elif parameter.default is parameter.empty and parameter.kind not in VARIADIC:
                 raise TypeError(
                     f"{self.where}: {what} has a {type(value).__name__} of PyTorch, whose {name} "
                     "is not known any more; make it in a class derived from flowlib.Recorded"
@@ -405,8 +454,8 @@ class _Writer:
 class _Reader:
     """What :class:`_Writer` has written as objects."""
 
-    def __init__(self, where: str, tensors: dict[str, Tensor]) -> None:
-        self.where, self.tensors = where, tensors
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
         self.made: list[Any] = []
 
     def read(self, value: Any) -> Any:
@@ -414,39 +463,75 @@ class _Reader:
             return value
         if isinstance(value, list):
             return [self.read(item) for item in value]
-        kind = next(iter(value))
-        if kind == "float":
-            return float(value[kind])
-        if kind == "tensor":
-            return self.tensors[value[kind]]
-        if kind == "tuple":
-            return tuple(map(self.read, value[kind]))
-        if kind == "dict":
-            return {self.read(k): self.read(v) for k, v in value[kind]}
-        if kind == "dtype":
-            return getattr(torch, value[kind])
-        if kind == "same":
-            return self.made[value[kind]]
-        if kind == "class":
-            return self.known(value[kind])
-        if kind not in ("partial", "make"):
-            raise ValueError(f"{self.where}: expected a description of an argument, got {kind!r}")
-        make: Callable[..., Any] = (
-            self.read(value[kind]) if kind == "partial" else self.known(value[kind])
-        )
-        args = map(self.read, value["args"])
-        kwargs = {name: self.read(item) for name, item in value["kwargs"].items()}
-        if kind == "partial":
-            return functools.partial(make, *args, **kwargs)
-        self.made.append(make(*args, **kwargs))
-        return self.made[-1]
+        kind = next((kind for kind in self.KINDS if kind in value), None)
+        if kind is None:
+            raise ValueError(f"expected the description of an argument, got {value!r:.80}")
+        made = getattr(self, f"read_{kind}")(value)
+        if kind == "make":
+            self.made.append(made)  # after its parts, as they were written
+        return made
+
+    KINDS = (
+        "float",
+        "tensor",
+        "tuple",
+        "dict",
+        "ordered",
+        "dtype",
+        "same",
+        "class",
+        "partial",
+        "make",
+    )
+
+    def read_float(self, value: Any) -> float:
+        return float(value["float"])
+
+    def read_tensor(self, value: Any) -> Tensor:
+        return self.tensors[value["tensor"]]
+
+    def read_tuple(self, value: Any) -> tuple[Any, ...]:
+        return tuple([self.read(item) for item in value["tuple"]])
+
+    def read_dict(self, value: Any) -> dict[Any, Any]:
+        return {self.read(k): self.read(v) for k, v in value["dict"]}
+
+    def read_ordered(self, value: Any) -> OrderedDict[Any, Any]:
+        return OrderedDict((self.read(k), self.read(v)) for k, v in value["ordered"])
+
+    def read_dtype(self, value: Any) -> torch.dtype:
+        found = getattr(torch, value["dtype"], None)
+        if not isinstance(found, torch.dtype):  # there is more in that module, such as torch.load
+            raise ValueError(f"expected the name of a dtype, got {value['dtype']!r}")
+        return found
+
+    def read_same(self, value: Any) -> Any:
+        return self.made[value["same"]]
+
+    def read_class(self, value: Any) -> type:
+        return self.known(value["class"])
+
+    def read_partial(self, value: Any) -> Any:
+        of = value["partial"]
+        if not isinstance(of, dict) or not ({"class", "partial"} & of.keys()):
+            raise ValueError(f"expected a class to make a partial of, got {of!r:.80}")
+        target, (args, kwargs) = self.read(of), self.call(value)
+        return functools.partial(target, *args, **kwargs)
+
+    def read_make(self, value: Any) -> Any:
+        cls, (args, kwargs) = self.known(value["make"]), self.call(value)
+        return cls(*args, **kwargs)
+
+    def call(self, value: Any) -> Arguments:
+        args = tuple([self.read(item) for item in value["args"]])  # in the order of writing
+        return Arguments(args, {name: self.read(v) for name, v in value["kwargs"].items()})
 
     def known(self, name: str) -> type:
         cls = _found(name)
         if cls is None:
             raise ValueError(
-                f"{self.where}: the class {name} is unknown here; if it is yours, import the "
-                "module that defines it before you load"
+                f"the class {name} is unknown here; if it is yours, import the module that defines "
+                "it before you load"
             )
         return cls
 
@@ -474,5 +559,10 @@ def _found(name: str) -> type | None:
     # a class of a script, or of a notebook, is of the module __main__ there and not elsewhere
     _, _, last = name.rpartition(".")
     same = [cls for known, cls in KNOWN.items() if known.rpartition(".")[2] == last]
-    main = [cls for cls in same if "__main__" in (name.partition(".")[0], cls.__module__)]
+    main = [
+        cls
+        for cls in same
+        if "__main__" in (name.partition(".")[0], cls.__module__)
+        and not cls.__module__.startswith("flowlib.")
+    ]
     return main[0] if len(main) == 1 else None

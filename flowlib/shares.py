@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Share", "drawn", "on_a_share", "present", "summed"]
+__all__ = ["NOTICE", "EndedElsewhere", "Share", "drawn", "on_a_share", "present", "summed"]
+
+# How many numbers processes tell each other wherever they meet: whether one has failed, whether one
+# was interrupted, and one more. They are added up, which takes the same size and type on all.
+NOTICE = 3
 
 
 class Share(NamedTuple):
@@ -93,12 +97,27 @@ def drawn(rows: int, draw: Callable[[int], Any], dim: int = 0) -> Any:
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum over all processes that share a batch, with its gradient; else ``x``."""
+    """The sum over all processes that share a batch, with its gradient; else ``x``.
+
+    A process that has failed does not come here to add. So all first exchange how it goes, in the
+    form in which that one says that it has failed.
+
+    Raises:
+        EndedElsewhere: if another process has failed, or was interrupted, before it came here.
+    """
     share = present()
     if share is None or not share.together:
         return x
     made: Tensor = _Summed.apply(x)  # type: ignore[no-untyped-call]
     return made
+
+
+class EndedElsewhere(RuntimeError):
+    """Another process has failed, or was interrupted; ``notice`` is what all have said."""
+
+    def __init__(self, notice: list[float]) -> None:
+        super().__init__("another process has ended")
+        self.notice = notice
 
 
 class _Summed(torch.autograd.Function):
@@ -107,6 +126,10 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone(memory_format=torch.contiguous_format)
+        notice = torch.zeros(NOTICE, dtype=torch.float64, device=x.device)
+        torch.distributed.all_reduce(notice)
+        if notice[:2].any():
+            raise EndedElsewhere(notice.tolist())
         torch.distributed.all_reduce(total)
         return total
 

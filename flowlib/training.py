@@ -50,6 +50,7 @@ from flowlib.rows import (
     is_batches,
     is_rows,
     looked_at,
+    whole,
 )
 from flowlib.shares import Share, on_a_share
 from flowlib.units import far_from
@@ -353,7 +354,7 @@ def _fit(
     task = _Task(
         where="fit",
         flow=flow,
-        loss=lambda step: nll(batches.batch(step), in_training).mean(),
+        loss=lambda step: nll(batches.part(step, whole)[0], in_training).mean(),
         begin=lambda: _start(flow, batches, held_out, names),
         evaluate=evaluate if n_valid else None,
         about=lambda: f"{batches.about()}, {n_valid} to validate",
@@ -627,6 +628,7 @@ class _Run:
                 if step % self.options.eval_every == 0 or step == self.options.steps:
                     self.look(step)
                     file.save(self)
+            self.task.every("at its end", lambda: None)  # Ctrl-C may have come since they met
         except KeyboardInterrupt:
             # No checkpoint here: a step may be half done. The last one on disk is whole.
             self.history.interrupted = True

@@ -241,6 +241,36 @@ def trouble(engine, folder):
         for _ in range(4):
             yield data(20)
 
+    def ends_early():
+        for _ in range(4 - rank):
+            yield data(20)
+
+    def counted(step):
+        asked.append(step)
+        return data(20)
+
+    class Late(Flow):
+        """Ctrl-C comes when the weights of the last step are kept, and nothing is exchanged."""
+
+        def state_dict(self, *args, **kwargs):
+            if rank == 1 and asked[-1:] == [10]:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().state_dict(*args, **kwargs)
+
+    def breaks_between():
+        """Between two layers that add up over both processes."""
+        flow = normalized_maf().double()
+
+        def look(module, inputs):
+            if rank == 1 and module.training:
+                taken.append(1)
+                if len(taken) == 3:
+                    raise OSError("the disk is gone")
+
+        flow.bijection[2].register_forward_pre_hook(look)
+        return flow
+
+    asked, taken = [], []
     options = {"engine": engine, "steps": 20, "eval_every": 5}
     valid = data(30)
     flow = linear()
@@ -252,6 +282,11 @@ def trouble(engine, folder):
     found["Ctrl-C"] = [history.interrupted, len(history.train), history.best_step]
     found["weights"] = digest(stopped.state_dict().values())
     found["ends"] = len(fit(linear(), ends(), **options).train)
+    found["ends early"] = caught(lambda: fit(linear(), ends_early(), **options))
+    late = Late(LULinear(6), StandardNormal(6)).double()
+    history = fit(late, counted, validation=valid, **{**options, "steps": 10})
+    found["late Ctrl-C"] = [history.interrupted, len(history.train), history.best_step]
+    found["between"] = caught(lambda: fit(breaks_between(), data(), **options))
     found["other data"] = caught(lambda: fit(linear(), data() + rank, **options))
     no_folder = Path(folder) / "no" / "run.pt"
     found["no folder"] = caught(lambda: fit(linear(), data(), checkpoint=no_folder, **options))

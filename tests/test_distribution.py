@@ -159,3 +159,19 @@ def test_it_is_a_prior_and_a_guide_of_a_variational_fit():
     # two normals: what is left of the loss is minus the log of y's own density
     evidence = MultivariateNormal(truth.mean, truth.covariance_matrix + torch.eye(2)).log_prob(y)
     assert abs(loss.item() + evidence.item()) < 0.01
+
+
+def test_what_pytorch_does_not_expand_is_not_expanded():
+    p = RealNVP(2).as_distribution().expand((6,))
+    with pytest.raises(RuntimeError, match="expand"):
+        p.expand((3,))
+    with pytest.raises(RuntimeError, match="expand"):
+        Independent(Normal(torch.zeros(6, 2), 1.0), 1).expand((3,))
+
+
+def test_it_can_be_vmapped_and_a_nan_is_refused():
+    flow = randomize(RealNVP(2, 2, (8,)))
+    p, x = FlowDistribution(flow, validate_args=False), torch.randn(5, 2)
+    torch.testing.assert_close(torch.vmap(p.log_prob)(x), flow.log_prob(x))
+    with pytest.raises(ValueError, match="nan"):
+        p.log_prob(torch.full((1, 2), math.nan))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 
 import flowlib
 from flowlib import Dequantize, Flow, LULinear, RealNVP, StandardNormal, datasets, fit
+from flowlib.engines import LOST, Team
 from flowlib.shares import Share, on_a_share, present, summed
 
 accelerate = pytest.importorskip("accelerate")
@@ -100,8 +102,15 @@ def require_company(main, other):
         assert "FloatingPointError: fit: the loss is inf at step 3" in mine["not finite"]
         assert mine["Ctrl-C"] == [True, 6, 5]
         assert mine["ends"] == 4
+        assert mine["ends early"].startswith(
+            "RuntimeError: fit: expected as many batches on each of 2 processes, and at step 4 got "
+            "no more on process 1, but one on others, and all end: Exhausted: the generator has"
+        )
+        assert mine["late Ctrl-C"] == [True, 10, 10]
         assert "expected the first batch to be the same on all 2 processes" in mine["other data"]
         assert "on process 1; seed what makes it" in mine["other data"]
+    assert other["between"] == "OSError: the disk is gone"
+    assert "process 1 of 2 failed at step 2, and all end: OSError: the" in main["between"]
     assert main["weights"] == other["weights"]
     assert "OSError: fit: cannot write a checkpoint at" in main["no folder"]
     assert "process 0 of 2 failed at its start" in other["no folder"]
@@ -181,16 +190,52 @@ def test_a_run_goes_on_with_an_engine_and_without(engine, tmp_path):
         on_moons(checkpoint=path, engine=engine(mixed_precision="bf16"))
 
 
+def imitated(engine, **other):
+    names = (
+        "autocast", "device", "distributed_type", "gradient_accumulation_steps",
+        "is_main_process", "mixed_precision", "num_processes", "process_index",
+    )  # fmt: skip
+    return types.SimpleNamespace(**{**{name: getattr(engine, name) for name in names}, **other})
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals are the main one's"
+)
+def test_ctrl_c_is_never_lost(engine):
+    """One that comes when the processes have met for the last time, and a second one."""
+    team = Team("fit", imitated(engine(), num_processes=2))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), team._listening():
+        signal.raise_signal(signal.SIGINT)
+    team = Team("fit", imitated(engine(), num_processes=2))
+    with team._listening():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp:1", True),
+        ("MPI error in: ProcessGroupMPI.cpp:1", True),
+        ("Timed out waiting 10000ms for recv operation to complete", True),
+        ("CUDA error: an illegal address. Compile with `TORCH_USE_CUDA_DSA` to enable", False),
+        ("The size of tensor a (3) must match the size of tensor b (2), an impish one", False),
+    ],
+)
+def test_who_is_lost_is_told_from_other_errors(message, lost):
+    assert bool(LOST.search(message)) == lost
+
+
 def test_what_is_no_engine_or_goes_with_none(engine):
     x, flow = torch.randn(50, 2), Flow(LULinear(2), StandardNormal(2))
     one = engine()
 
     def like(**other):
-        names = (
-            "autocast", "device", "distributed_type", "gradient_accumulation_steps",
-            "is_main_process", "mixed_precision", "num_processes", "process_index",
-        )  # fmt: skip
-        return types.SimpleNamespace(**{**{name: getattr(one, name) for name in names}, **other})
+        return imitated(one, **other)
 
     fit(flow, x, steps=1, engine=like())
     with pytest.raises(TypeError, match=r"to be an accelerate.Accelerator, got a str without"):

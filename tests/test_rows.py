@@ -6,12 +6,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 from torch.utils.data.distributed import DistributedSampler
 
 from flowlib import BernoulliMADE, Flow, LULinear, RealNVP, StandardNormal, fit
 from flowlib import rows as rows_module
-from flowlib.rows import as_rows
+from flowlib.rows import as_batches, as_rows
+from flowlib.shares import Share
 
 
 def flow(dim=2):
@@ -167,6 +175,98 @@ def test_a_loader_that_is_resumed_goes_on_where_it_was(tmp_path):
     resumed, its = run(100, tmp_path / "run.pt", None)
     assert its.train == history.train
     assert same(whole, resumed)
+
+
+class Spy(Flow):
+    """It keeps what it is trained on, and fails at a step."""
+
+    def __init__(self, fails_at=None):
+        super().__init__(LULinear(2), StandardNormal(2))
+        self.seen, self.fails_at = [], fails_at
+
+    def log_prob(self, x, context=None):
+        self.seen.append(x.clone())
+        if len(self.seen) == self.fails_at:
+            raise InterruptedError
+        return super().log_prob(x, context)
+
+
+class Drawn(Dataset):
+    """Rows that are drawn when they are asked for, as augmented pictures are."""
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return torch.rand(2)
+
+
+@pytest.mark.filterwarnings("ignore:fit. The flow does not know the units")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_loader_draws_is_new_in_each_step(workers):
+    """All steps of an epoch used to have the same numbers."""
+    sampler, begun = BatchSampler(SequentialSampler(range(100)), 20, False), []
+
+    class Counted(type(sampler)):
+        def __iter__(self):
+            begun.append(1)
+            return super().__iter__()
+
+    loader = DataLoader(
+        Drawn(), batch_sampler=Counted(sampler.sampler, 20, False), num_workers=workers
+    )
+    model = Spy()
+    fit(model, loader, steps=10)
+    assert len(torch.cat(model.seen).unique(dim=0)) == 200
+    assert len(begun) == 3  # for the first look, and each of two epochs
+
+
+@pytest.mark.filterwarnings("ignore:fit. The flow does not know the units")
+def test_what_a_loader_draws_is_the_same_in_a_run_that_goes_on(tmp_path):
+    loader = DataLoader(Drawn(), batch_size=20, shuffle=True)
+    options = {"steps": 10, "eval_every": 3}
+    whole = fit(Spy(), loader, **options)
+    with pytest.raises(InterruptedError):
+        fit(Spy(fails_at=9), loader, checkpoint=tmp_path / "run.pt", **options)
+    assert fit(Spy(), loader, checkpoint=tmp_path / "run.pt", **options).train == whole.train
+
+
+@pytest.mark.parametrize("whose", ["loader's", "sampler's"])
+def test_a_loader_with_a_generator_draws_without_replacement_and_goes_on(whose, tmp_path):
+    own = torch.Generator().manual_seed(5)
+    before = own.get_state()
+    x = torch.as_tensor(X, dtype=torch.float32)
+    if whose == "loader's":
+        loader = DataLoader(x, batch_size=20, shuffle=True, generator=own)
+    else:
+        loader = DataLoader(
+            x, batch_sampler=BatchSampler(RandomSampler(x, generator=own), 20, False)
+        )
+    model, options = Spy(), {"steps": 6, "eval_every": 2}
+    history = fit(model, loader, **options)
+    for epoch in (model.seen[:3], model.seen[3:]):
+        assert torch.equal(torch.cat(epoch).sort(0).values, x.sort(0).values)
+    assert not torch.equal(model.seen[0], model.seen[3])
+    with pytest.raises(InterruptedError):
+        fit(Spy(fails_at=5), loader, checkpoint=tmp_path / "run.pt", **options)
+    assert torch.equal(own.get_state(), before)
+    assert fit(Spy(), loader, checkpoint=tmp_path / "run.pt", **options).train == history.train
+
+
+def test_a_loader_whose_rows_are_not_those_asked_for_cannot_be_shared_out():
+    """Alone, a process takes as many as there are."""
+
+    def without_the_first(rows):
+        return torch.stack(rows[1:] or rows)
+
+    loader = DataLoader(torch.as_tensor(X).float(), batch_size=20, collate_fn=without_the_first)
+    model = Spy()
+    fit(model, loader, steps=3)
+    assert [len(x) for x in model.seen] == [19, 19, 9]
+    rows, share = as_batches(flow(), loader, 0).part(1, lambda n: Share.of(n, 0, 1))
+    assert (len(rows.x), share.whole) == (19, 19)
+    with pytest.raises(ValueError, match=r"10 rows for 10 row numbers of .* got 9 rows: what"):
+        as_batches(flow(), loader, 0).part(1, lambda n: Share.of(n, 0, 2))
 
 
 class Again:
