@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from flowlib import (
     BernoulliMADE,
@@ -21,6 +21,12 @@ from flowlib import (
     StandardNormal,
 )
 from tests.models import randomize
+
+
+@pytest.fixture(autouse=True)
+def _looking():
+    """Whatever was compiled before in this process: PyTorch then stops looking at values."""
+    Distribution.set_default_validate_args(True)
 
 
 def a_linear_flow():
