@@ -955,6 +955,11 @@ class PowerSeries(Probed):
 # --- the fixed point --------------------------------------------------------------------------
 
 
+# One Jacobian for all rows pays from so many coordinates to so many, as the mean over so many rows:
+# of two numbers the last two steps say as much, and one row's Jacobian is worse than none.
+DIMS, SAMPLE = (4, 256), (4, 8)
+
+
 class FixedPoint(NamedTuple):
     """What :func:`fixed_point` found.
 
@@ -975,6 +980,7 @@ def fixed_point(
     tol: float = 1e-5,
     max_iter: int = 2000,
     accelerated: bool = True,
+    slope: Tensor | None = None,
 ) -> FixedPoint:
     r"""The solution of ``x = F(x)`` of a contraction, row by row.
 
@@ -988,7 +994,8 @@ def fixed_point(
 
     Accelerated, a row goes where its last steps together point (Anderson, depth 2), as long as the
     step then shrinks by ``c`` at least, as a plain step's does. If not, it goes back and takes the
-    plain step. It cannot be compiled, and is not differentiable.
+    plain step. With a ``slope`` that all rows share, an accelerated step starts from Newton's step
+    with it. It cannot be compiled, and is not differentiable.
 
     Args:
         F: gets points ``(k, ...)``, which it must not change, and the numbers ``(k,)`` of their
@@ -998,9 +1005,13 @@ def fixed_point(
         tol: the largest error, in the units of ``x``, as the length of a whole row.
         max_iter: the largest number of evaluations of a row.
         accelerated: whether to use the last steps.
+        slope: a matrix ``(D, D)`` that is near the Jacobian of ``F`` in most rows, such as its mean
+            over some of them. The nearer, the fewer evaluations; the answers' errors are bounded
+            whatever it is. It is not used if not ``accelerated``.
 
     Raises:
-        ValueError: if a number is out of its range, or ``x0`` is not finite.
+        ValueError: if a number is out of its range, ``x0`` is not finite, or ``slope`` has another
+            shape.
         RuntimeError: if some rows are not done after ``max_iter`` evaluations.
 
     Example:
@@ -1022,17 +1033,17 @@ def fixed_point(
     x, error = trial.clone(), trial.new_zeros(len(trial))
     evaluations = torch.zeros(len(trial), dtype=torch.long, device=trial.device)
     floor = 4 * torch.finfo(trial.dtype).eps
+    beyond = _beyond(slope, trial) if accelerated and slope is not None else None
 
     rows = torch.arange(len(trial), device=trial.device)  # which are still evaluated
     answer, step = trial, torch.zeros_like(trial)  # F at the last accepted point, F - point there
+    target = trial  # where a bold step starts from: the answer, or Newton's step beyond it
     length = bound = trial.new_zeros(len(trial))  # of the step, and on the error of the answer
     size = torch.linalg.vector_norm(trial, dim=1)  # of the largest point, which rounding goes by
     history: list[tuple[Tensor, Tensor]] = []  # how both changed, the newest first
     count = torch.zeros_like(rows)  # how many points a row has accepted since it went back
     bold = done = torch.zeros_like(rows, dtype=torch.bool)  # bold: its trial is extrapolated
-    for evaluation in range(1, max_iter + 1):
-        if not len(rows):
-            break
+    for evaluation in range(1, max_iter + 1 if len(trial) else 0):
         made = F(trial.reshape(-1, *shape[1:]), rows).flatten(1)
         moved, before = made - trial, length
         length = torch.linalg.vector_norm(moved, dim=1)
@@ -1043,10 +1054,7 @@ def fixed_point(
             made = torch.where(kept[:, None], made, answer)
             moved = torch.where(kept[:, None], moved, step)
             length = torch.where(kept, length, before)
-        if accelerated and evaluation > 1:
-            history = [(made - answer, moved - step), *history][:2]
-        answer, step, count = made, moved, torch.where(kept, count + 1, 1)
-
+        count = torch.where(kept, count + 1, 1)
         size = torch.maximum(size, torch.linalg.vector_norm(made, dim=1))
         bound = far * length + floor * size * (1 + far)  # with what rounding may have hidden
         # rounding goes round in steps of up to floor / (1 - c), and they shrink no more
@@ -1054,25 +1062,44 @@ def fixed_point(
         now = ~done & ((far * length <= tol) | (length <= floor * size) | stalled)
         if now.any():
             at = rows[now]
-            x[at], error[at], evaluations[at] = answer[now], bound[now], evaluation
+            x[at], error[at], evaluations[at] = made[now], bound[now], evaluation
             done = done | now
             if 4 * int(done.sum()) >= len(done):  # for few it would not pay to move the others
                 left = ~done
-                rows, done, kept, count, length, bound, size, answer, step = (
-                    v[left] for v in (rows, done, kept, count, length, bound, size, answer, step)
-                )
+                rows, done, kept, count, length, bound, size, made, moved, step, target = (
+                    v[left]
+                    for v in (
+                        rows, done, kept, count, length, bound, size, made, moved, step, target
+                    )
+                )  # fmt: skip
                 history = [(a[left], b[left]) for a, b in history]
-        trial, bold = answer, kept & (count > 1)
-        if history and bold.any():
-            trial = torch.where(bold[:, None], _extrapolated(answer, step, history, count), answer)
-        else:
+                if not len(rows):
+                    break
+        ahead = made if beyond is None else torch.addmm(made, moved, beyond)
+        if accelerated and evaluation > 1:
+            history = [(ahead - target, moved - step), *history][:2]
+        answer, step, target = made, moved, ahead
+        trial, bold = answer, kept & (count > (beyond is None))
+        if not history and beyond is None:
             bold = torch.zeros_like(bold)
+        elif bold.any():
+            there = _extrapolated(target, step, history, count) if history else target
+            trial = torch.where(bold[:, None], there, answer)
     if len(rows):
         raise RuntimeError(
             f"fixed_point: {int((~done).sum())} of {len(x)} rows are not within {tol:g} after "
             f"{max_iter} evaluations; the error of the worst may be {float(bound[~done].max()):.2g}"
         )
     return FixedPoint(x.reshape(shape), error, evaluations)
+
+
+def _beyond(slope: Tensor, x: Tensor) -> Tensor:
+    """The matrix by which a step, as a row, is multiplied to get from the answer to Newton's."""
+    dim = x.shape[1]
+    if slope.shape != (dim, dim):
+        raise ValueError(f"fixed_point: expected slope ({dim}, {dim}), got {tuple(slope.shape)}")
+    eye = torch.eye(dim, dtype=x.dtype, device=x.device)
+    return (torch.linalg.inv(eye - slope) - eye).mT.contiguous()
 
 
 def _extrapolated(
@@ -1092,8 +1119,8 @@ def _extrapolated(
     aa, bb = aa + damping, bb + damping
     det = aa * bb - ab * ab
     first, second = (bb * ar - ab * br) / det, (aa * br - ab * ar) / det
-    moved = answer - first[:, None] * da - second[:, None] * db
-    return torch.where(moved.sum(1, keepdim=True).isfinite(), moved, answer)
+    first, second = (torch.where((first + second).isfinite(), v, 0.0) for v in (first, second))
+    return answer - first[:, None] * da - second[:, None] * db
 
 
 # --- the block --------------------------------------------------------------------------------
@@ -1102,7 +1129,10 @@ def _extrapolated(
 class ResidualBlock(Bijection):
     """``z = x + g(x)`` for a branch ``g`` with a Lipschitz bound below 1.
 
-    Its inverse is found by :func:`fixed_point`, to the stated tolerance. Where a gradient is asked
+    Its inverse is found by :func:`fixed_point`, to the stated tolerance. Of 4 to 256 coordinates,
+    and with at least four rows for each, it first takes the branch's mean Jacobian over some rows,
+    which saves a fifth to nine tenths of the evaluations. What an inverse is within the tolerance
+    then depends on the other rows of its batch. Where a gradient is asked
     for, two steps of Newton's method follow, which are differentiable: with them derivatives
     through the inverse are right, the first and the second, and no step of the iteration is kept.
     They cost ``D`` products with the Jacobian; without ``torch.no_grad()`` draws cost them, too.
@@ -1180,12 +1210,25 @@ class ResidualBlock(Bijection):
         """The ``x`` of ``z (batch, *event)``, with its error and how many evaluations it took."""
 
         def step(x: Tensor, rows: Tensor) -> Tensor:
-            made: Tensor = z[rows] - self.branch(x)
+            made: Tensor = (z if len(rows) == len(z) else z[rows]) - self.branch(x)
             return made
 
         with torch.no_grad(), self._frozen(), capped_once(self.branch):
             bound = self.branch.lipschitz
-            return fixed_point(step, z, bound, self.tol, self.max_iter, accelerated)
+            slope = self._mean_slope(z) if accelerated else None
+            return fixed_point(step, z, bound, self.tol, self.max_iter, accelerated, slope)
+
+    def _mean_slope(self, z: Tensor) -> Tensor | None:
+        """The mean Jacobian of the step over some rows, where it costs at most one evaluation."""
+        dim = self.event_shape.numel()
+        n = min(len(z) // dim, SAMPLE[1])
+        if not DIMS[0] <= dim <= DIMS[1] or n < SAMPLE[0]:
+            return None
+        some = z[:: len(z) // n][:n]
+        eye = torch.eye(dim, dtype=z.dtype, device=z.device)
+        directions = eye.reshape(dim, 1, *self.event_shape).expand(dim, *some.shape)
+        columns = linearize(self.branch, some).jvp(directions).mean(1).flatten(1)
+        return -columns.mT
 
     @torch.no_grad()
     def _blindly(self, z: Tensor) -> Tensor:

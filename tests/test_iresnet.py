@@ -525,6 +525,47 @@ def test_a_rotation_takes_six_evaluations_at_most():
     torch.testing.assert_close(found.x, plain.x, rtol=0, atol=2e-5)
 
 
+def test_with_the_jacobian_of_an_affine_map_two_evaluations_are_enough():
+    A = torch.nn.init.orthogonal_(torch.empty(16, 16, dtype=torch.float64), generator=gen(0)) * 0.97
+    z = torch.randn(50, 16, generator=gen(1)).double()
+    found = fixed_point(lambda x, rows: z[rows] - x @ A.T, 0 * z, 0.97, slope=-A)
+    assert found.evaluations.max() == 2
+    true = torch.linalg.solve(torch.eye(16).double() + A, z.T).T
+    assert (found.x - true).norm(dim=1).max() < 1e-9
+
+
+def test_a_slope_that_is_wrong_costs_evaluations_and_no_accuracy():
+    A = torch.nn.init.orthogonal_(torch.empty(8, 8, dtype=torch.float64), generator=gen(0)) * 0.9
+    z = torch.randn(50, 8, generator=gen(1)).double()
+    true = torch.linalg.solve(torch.eye(8).double() + A, z.T).T
+    for slope in (A, A.T, 0.99 * torch.eye(8).double(), torch.zeros_like(A)):
+        found = fixed_point(lambda x, rows: z[rows] - x @ A.T, 0 * z, 0.9, slope=slope)
+        assert ((found.x - true).norm(dim=1) <= found.error).all()
+        assert (found.error <= 1.001e-5).all()
+
+
+@pytest.mark.parametrize("event", [16, (1, 4, 4)])
+def test_one_jacobian_for_all_rows_saves_evaluations(event):
+    branch = Branch(event, 64, 0.97, Sine, 1.0)
+    first, last = branch.layers
+    with torch.no_grad():  # nearly 0.97 times a rotation, or a convolution and its transpose
+        if event == 16:
+            turn = torch.nn.init.orthogonal_(torch.empty(16, 16), generator=gen(0))
+            last.weight.copy_(turn @ first.weight.mT)
+        else:
+            last.weight.copy_(first.weight.transpose(0, 1).flip(2, 3))
+        for layer in (first, last):
+            layer.weight.mul_(10), layer.bias.zero_()
+    block = ResidualBlock(branch.double()).eval()
+    x = 0.2 * torch.randn(200, *block.event_shape, generator=gen(1)).double()
+    with torch.no_grad():
+        z, _ = block(x)
+        alone = fixed_point(lambda x, rows: z[rows] - branch(x), z, branch.lipschitz)
+    found = block.solve(z)
+    assert ((found.x - x).flatten(1).norm(dim=1) <= found.error).all()
+    assert 2 * found.evaluations.double().mean() < alone.evaluations.double().mean()
+
+
 def test_a_step_that_does_not_shrink_is_taken_back():
     """What lies across a kink, an extrapolation does not foresee: then the plain step follows."""
     back = 0
@@ -633,6 +674,10 @@ class Steep(Activation):
         (lambda: ResidualBlock(Branch(2), tol=-1), "tol"),
         (lambda: fixed_point(lambda x, r: x, torch.zeros(2, 1), 1.0), "below 1"),
         (lambda: fixed_point(lambda x, r: x, torch.tensor([[math.nan]]), 0.5), "finite start"),
+        (
+            lambda: fixed_point(lambda x, r: x, torch.zeros(1, 2), 0.5, slope=torch.eye(3)),
+            r"slope \(2, 2\), got \(3, 3\)",
+        ),
     ],
 )
 def test_bad_input_is_refused(make, message):
