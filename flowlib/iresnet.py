@@ -1099,7 +1099,8 @@ def _beyond(slope: Tensor, x: Tensor) -> Tensor:
     if slope.shape != (dim, dim):
         raise ValueError(f"fixed_point: expected slope ({dim}, {dim}), got {tuple(slope.shape)}")
     eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-    return (torch.linalg.inv(eye - slope) - eye).mT.contiguous()
+    beyond: Tensor = (torch.linalg.inv(eye - slope) - eye).mT.contiguous()
+    return beyond
 
 
 def _extrapolated(
@@ -1220,13 +1221,14 @@ class ResidualBlock(Bijection):
 
     def _mean_slope(self, z: Tensor) -> Tensor | None:
         """The mean Jacobian of the step over some rows, where it costs at most one evaluation."""
-        dim = self.event_shape.numel()
+        event = z.shape[1:]
+        dim = event.numel()
         n = min(len(z) // dim, SAMPLE[1])
         if not DIMS[0] <= dim <= DIMS[1] or n < SAMPLE[0]:
             return None
         some = z[:: len(z) // n][:n]
         eye = torch.eye(dim, dtype=z.dtype, device=z.device)
-        directions = eye.reshape(dim, 1, *self.event_shape).expand(dim, *some.shape)
+        directions = eye.reshape(dim, 1, *event).expand(dim, *some.shape)
         columns = linearize(self.branch, some).jvp(directions).mean(1).flatten(1)
         return -columns.mT
 
