@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["column_name", "context_faults", "faults"]
+__all__ = ["column_name", "context_faults", "faults", "listed", "shared"]
 
 # How much is looked at
 FEW_ROWS = 20  # with fewer, ties and distances say nothing
@@ -160,6 +160,50 @@ def context_faults(rows: Tensor, names: Sequence[str] | None = None) -> list[str
     return [f"of the context, {sentence}" for sentence in said]
 
 
+@torch.no_grad()
+def shared(
+    x: Tensor,
+    context: Tensor,
+    names: Sequence[str] | None = None,
+    context_names: Sequence[str] | None = None,
+) -> list[str]:
+    """Columns of the data that are also columns of their contexts, in one sentence.
+
+    Whoever is given a number knows it: such a column has no density, and the likelihood grows
+    without end. Found are columns that are equal in every row, of 20 rows or more, and vary.
+
+    Args:
+        x: data ``(n, *event)``.
+        context: of the same rows, ``(n, C)``.
+        names: of the data's columns, as in :func:`faults`.
+        context_names: of the contexts' columns.
+
+    Raises:
+        ValueError: if there are more or fewer names than columns.
+
+    Example:
+        >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> print(*shared(x, x[:, 1:2], ["height", "age", "weight"], ["age"]))
+        column 'age' of the data is also column 'age' of the context: drop it from one of the two
+    """
+    call, its = (
+        _Names.of(part.shape[1:], of) for part, of in ((x, names), (context, context_names))
+    )
+    if len(x) < FEW_ROWS or not x[0].numel():
+        return []
+    flat = x.flatten(1)
+    found: list[str] = []
+    for c, column in enumerate(context.to(flat).T):
+        some = (flat[:FEW_ROWS] == column[:FEW_ROWS, None]).all(0)
+        for k in _indices(some) if (column != column[0]).any() else ():
+            if torch.equal(flat[:, k], column):
+                found.append(f"{call([k])} of the data is also {its([c])} of the context")
+    if not found:
+        return []
+    it = _choose(found, "it", "them")
+    return [f"{listed(found)}: drop {it} from one of the two"]
+
+
 def column_name(i: int, names: Sequence[str] | None, event: Sequence[int]) -> str:
     """How a message calls column ``i`` of rows of shape ``event``.
 
@@ -194,10 +238,10 @@ class _Names:
     def __call__(self, columns: Sequence[int]) -> str:
         """Columns by their names, as many as one likes to read."""
         many = self.noun.replace("entry", "entrie") + "s"
-        return f"{_choose(columns, self.noun, many)} {_some([self.each[c] for c in columns])}"
+        return f"{_choose(columns, self.noun, many)} {listed([self.each[c] for c in columns])}"
 
 
-def _some(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     """As many as one likes to read, and how many more there are."""
     shown = list(items if len(items) <= 5 else items[:4])
     if len(shown) < len(items):
@@ -205,7 +249,7 @@ def _some(items: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1])] * (len(shown) > 1) + shown[-1:])
 
 
-def _choose(of: Collection[int], one: str, many: str) -> str:
+def _choose(of: Collection[object], one: str, many: str) -> str:
     """The word that agrees with so many columns."""
     return one if len(of) == 1 else many
 
@@ -286,7 +330,7 @@ def _say_heaps(call: _Names, heaps: dict[int, tuple[float, float]]) -> list[str]
         f"{call([c])} is {v:.6g} in {100 * share:.3g} % of rows" for c, (v, share) in heaps.items()
     ]
     return [
-        f"{_some(each)}: drop these rows if the value is clipped or stands for a missing one, add "
+        f"{listed(each)}: drop these rows if the value is clipped or stands for a missing one, add "
         "noise to it, or use whether it is so as a context"
     ]
 
@@ -297,7 +341,7 @@ def _say_sentinels(call: _Names, sentinels: dict[int, tuple[float, int]]) -> lis
         return []
     each = [f"{call([c])} is {v:.6g} in {count} rows" for c, (v, count) in sentinels.items()]
     return [
-        f"{_some(each)}, far from all other values: if it marks missing ones, drop these rows or "
+        f"{listed(each)}, far from all other values: if it marks missing ones, drop these rows or "
         "fill them in"
     ]
 
@@ -314,7 +358,7 @@ def _say_outliers(call: _Names, outliers: dict[int, tuple[int, float, float]]) -
     alone = [count for count, _, _ in outliers.values()] == [1]
     lies, it = ("lies", "it") if alone else ("lie up to", "them")
     return [
-        f"{_some(each)} {lies} {far:.0e} interquartile ranges from the median: "
+        f"{listed(each)} {lies} {far:.0e} interquartile ranges from the median: "
         f"clip or remove {it}, or take logarithms"
     ]
 

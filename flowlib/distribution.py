@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from flowlib.arguments import require_context
+from flowlib.arrays import as_tensors
 
 __all__ = ["FlowDistribution"]
 
@@ -23,13 +24,14 @@ class FlowDistribution(Distribution):
     """A density, for one context or for a batch of them; ``density.as_distribution()`` makes it.
 
     It shares the weights: what trains it trains the density, and it is where the density is, in its
-    dtype and in its mode. Mean, variance and entropy have no closed form and are not there; draws
-    give them. A Kullback-Leibler divergence has none either, but an estimate: the mean of
+    dtype and in its mode. Mean, variance, mode and entropy have no closed form and are not there;
+    draws estimate them. A Kullback-Leibler divergence has none either, but an estimate: the mean of
     ``p.log_prob(x) - q.log_prob(x)`` over ``x`` drawn from ``p``.
 
     Args:
         density: a :class:`~flowlib.Density`, such as a flow.
-        context: what it is conditioned on, ``batch_shape + (C,)``; None if it takes no context.
+        context: what it is conditioned on, ``batch_shape + (C,)``, a tensor, an array or a table;
+            None if it takes no context.
         validate_args: whether values are checked against the support, and outside of it raise
             ``ValueError``. By default PyTorch's own default, which is yes. If not, the log-density
             outside of the support is minus infinity.
@@ -38,8 +40,8 @@ class FlowDistribution(Distribution):
         has_rsample: whether draws are differentiable: of a flow they are, unless its base has none.
 
     Raises:
-        TypeError: if the context is not a tensor.
-        ValueError: if its last dimension is not what the density needs.
+        TypeError: if the context is of another kind.
+        ValueError: if its last dimension, or a table's columns, are not what the density needs.
 
     Example:
         >>> from flowlib import RealNVP
@@ -58,6 +60,7 @@ class FlowDistribution(Distribution):
     def __init__(
         self, density: Any, context: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
+        _, context, _ = as_tensors("as_distribution", density, None, context)
         require_context("as_distribution", context, density.context_dim)
         self.density, self.context = density, context
         drawn = hasattr(density, "rsample_and_log_prob")
@@ -79,6 +82,25 @@ class FlowDistribution(Distribution):
         bijection = getattr(self.density, "bijection", None)
         domain = None if bijection is None else bijection.domain
         return constraints.real if domain is None else _Between(*domain)
+
+    @property
+    def mean(self) -> Tensor:
+        """Not known in closed form: raises ``NotImplementedError`` that says what estimates it."""
+        raise _unknown("mean", "sample((n,)).mean(0)")
+
+    @property
+    def variance(self) -> Tensor:
+        """Not known in closed form: raises ``NotImplementedError`` that says what estimates it."""
+        raise _unknown("variance", "sample((n,)).var(0)")
+
+    @property
+    def mode(self) -> Tensor:
+        """Not known in closed form: raises ``NotImplementedError`` that says what estimates it."""
+        raise _unknown("mode", "of many draws the one with the largest log_prob")
+
+    def entropy(self) -> Tensor:
+        """Not known in closed form: raises ``NotImplementedError`` that says what estimates it."""
+        raise _unknown("entropy", "-log_prob(sample((n,))).mean(0)")
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
         """The same for a larger batch; draws of its members are independent."""
@@ -149,6 +171,12 @@ class FlowDistribution(Distribution):
             f"FlowDistribution({type(self.density).__name__}, "
             f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)})"
         )
+
+
+def _unknown(name: str, estimate: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"FlowDistribution: the {name} of a flow has no closed form; {estimate} estimates it"
+    )
 
 
 class _Between(constraints.Constraint):

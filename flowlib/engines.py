@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import os
 import re
 import signal
 import threading
@@ -35,6 +36,7 @@ ASKED = (
     "autocast", "device", "distributed_type", "gradient_accumulation_steps", "is_main_process",
     "mixed_precision", "num_processes", "process_index",
 )  # fmt: skip
+LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 LOST = re.compile(
     r"gloo|nccl|\bmpi\b|connection|timed? ?out|reset by peer|broken pipe", re.IGNORECASE
 )
@@ -49,8 +51,8 @@ class Team:
 
     Raises:
         TypeError: if the engine is another one.
-        ValueError: if it divides the flow itself among processes, or computes in a precision in
-            which log-densities have no room.
+        ValueError: if it divides the flow itself among processes, computes in a precision in which
+            log-densities have no room, or knows of one process where a launcher started more.
     """
 
     def __init__(self, where: str, engine: Any) -> None:
@@ -75,9 +77,21 @@ class Team:
         self.device: torch.device = engine.device
         self.is_main: bool = engine.is_main_process
         self.rank, self.count = int(engine.process_index), int(engine.num_processes)
+        self._require_company()
         self.pieces = int(engine.gradient_accumulation_steps)
         self.interrupted = self.told = self.rehearsed = False
         self.wrapped: Any = None
+
+    def _require_company(self) -> None:
+        """Raise ``ValueError`` if others were launched of whom the engine does not know."""
+        sizes = {name: os.environ.get(name, "") for name in LAUNCHED}
+        for name, size in sizes.items():
+            if self.count == 1 and size.isdecimal() and int(size) > 1:
+                raise ValueError(
+                    f"{self.where}: expected an engine of {size} processes, since {name}={size} "
+                    "says that so many were launched, got one of 1 process: each would train a "
+                    "flow of its own. On CPUs make it as Accelerator(cpu=True)"
+                )
 
     def share_of(self, rows: int) -> Share:
         """This process's part of so many rows."""
@@ -257,26 +271,38 @@ class Team:
     def _listening(self) -> Iterator[None]:
         """Ctrl-C waits until all processes hear of it; a second one does not wait.
 
-        One that comes when they do not meet any more ends this process's call.
+        One that comes when they do not meet any more ends this process's call. A SIGTERM that the
+        script has made a Ctrl-C waits, too. And torchrun sends each process once more what a
+        terminal or SLURM has sent to all: that echo is no second Ctrl-C.
         """
         main_thread = threading.current_thread() is threading.main_thread()
         if self.count == 1 or not main_thread:
             yield
             return
-        before = signal.getsignal(signal.SIGINT)
+        before = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+        if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+            before[signal.SIGTERM] = signal.default_int_handler
+        echoes, times = int(dist.is_torchelastic_launched()), dict.fromkeys(before, 0)
 
         def heard(number: int, frame: Any) -> None:
-            if self.interrupted:
+            its = signal.Signals(number)
+            times[its] += 1
+            if its == signal.SIGINT and times[its] > 1 + echoes:
                 self.told = True
-                signal.signal(signal.SIGINT, before)
-                signal.raise_signal(signal.SIGINT)
+                signal.signal(its, before[its])
+                signal.raise_signal(its)
             self.interrupted = True
 
-        signal.signal(signal.SIGINT, heard)
+        def echoed(number: int, frame: Any) -> None:
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in before:
+            signal.signal(number, heard)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, echoed if echoes and times[number] == 1 else handler)
         if self.interrupted and not self.told:
             raise KeyboardInterrupt
 

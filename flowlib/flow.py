@@ -37,6 +37,7 @@ from flowlib.arguments import (
     require_inside,
     require_tensor,
 )
+from flowlib.arrays import Names, as_tensors
 from flowlib.bases import DistributionBase
 from flowlib.distribution import FlowDistribution
 from flowlib.saving import Arguments, Recorded, save
@@ -437,11 +438,14 @@ class Density(Recorded, nn.Module, ABC):
         event_shape: the shape of one data point.
         context_dim: the size of the context that it must be given, 0 if it takes no context.
         discrete: whether it gives probabilities to single values, and is no density on numbers.
+        columns: the names ``x`` and ``context`` of the columns that it was fitted on, if they came
+            as tables; each None if not. They are saved with it.
     """
 
     event_shape: torch.Size
     context_dim: int
     discrete: bool = False
+    columns: Names = Names()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """:meth:`log_prob`."""
@@ -596,18 +600,22 @@ class Flow(Density):
         """The log-density in nats.
 
         Args:
-            x: data, ``(..., *event)``, finite, in the flow's own dtype.
+            x: data, ``(..., *event)``, finite, in the flow's own dtype. Or an array, or a table
+                such as pandas' DataFrame, which become such a tensor; of a table the columns are
+                brought into the order of :attr:`columns`, if the flow knows their names.
             context: what the density is conditioned on, ``(..., C)``; its leading dimensions
-                broadcast against those of ``x``.
+                broadcast against those of ``x``. An array or a table, too.
 
         Returns:
             ``log p(x)``, of the shape of the leading dimensions.
 
         Raises:
-            TypeError: if ``x`` or ``context`` is not a tensor.
-            ValueError: if shape, dtype or values are not as above. Values are checked where they
-                can be seen: not under ``torch.compile`` or ``vmap``.
+            TypeError: if ``x`` or ``context`` is of another kind, or has other values than numbers.
+            ValueError: if shape, dtype or values are not as above, or if a table has other columns
+                than those that the flow was fitted on. Values are checked where they can be seen:
+                not under ``torch.compile`` or ``vmap``.
         """
+        x, context, _ = as_tensors("log_prob", self, x, context)
         self._require("log_prob", "x", x, self.event_shape)
         require_context("log_prob", context, self.context_dim)
         self._require_own_dtype("log_prob", x=x, context=context)
@@ -680,6 +688,7 @@ class Flow(Density):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Base draws in one batch, what becomes of them in their shape, ``log|det dx/dz|``."""
         lead = as_sample_shape(n)
+        _, context, _ = as_tensors(where, self, None, context)
         require_context(where, context, self.context_dim)
         self._require_own_dtype(where, context=context)
         context = self.in_own_units(context)

@@ -38,6 +38,7 @@ from flowlib.arguments import (
     require_tensor,
     seen,
 )
+from flowlib.arrays import as_tensors
 from flowlib.flow import Density
 from flowlib.masks import choose_degrees, cut_pairs, hidden_mask, output_mask, ranks_of
 from flowlib.structure import Structured, changes
@@ -700,7 +701,8 @@ class BernoulliMADE(Density):
         """The log-probability in nats.
 
         Args:
-            x: zeros and ones, ``(..., D)``, of any type.
+            x: zeros and ones, ``(..., D)``, of any type; or an array or a table of them, whose
+                columns are brought into the order of :attr:`columns`, if their names are known.
             context: ``(..., C)``; its leading dimensions broadcast against those of ``x``.
             given: condition on the first so many coordinates in the ordering.
             which: under which of several masks. By default it is the mean over all of them, and in
@@ -711,10 +713,11 @@ class BernoulliMADE(Density):
             ``log p(x)``, or ``log p(rest | given)``, of the leading shape.
 
         Raises:
-            TypeError: if ``x`` or ``context`` is not a tensor.
-            ValueError: if a value is neither 0 nor 1, a shape is not as above, or ``which`` is not
-                a mask's number.
+            TypeError: if ``x`` or ``context`` is of another kind.
+            ValueError: if a value is neither 0 nor 1, a shape is not as above, ``which`` is not a
+                mask's number, or a table has other columns than those that it was fitted on.
         """
+        x, context, _ = as_tensors("log_prob", self, x, context)
         x, context, lead = self._enter("x", x, context, self.event_shape[0])
         self._check_given(given)
         if which is not None and not 0 <= which < self.n_masks:

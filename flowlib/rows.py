@@ -25,6 +25,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from flowlib.arguments import channels_hint, require_finite
+from flowlib.arrays import (
+    Names,
+    as_tensor,
+    from_numpy,
+    opened,
+    require_no_gaps,
+    require_one_order,
+)
 from flowlib.columns import column_name
 from flowlib.flow import Density
 from flowlib.shares import Share
@@ -33,11 +41,15 @@ __all__ = [
     "Batches",
     "Exhausted",
     "Function",
+    "Given",
+    "HeldOut",
+    "Judges",
     "Loader",
     "Rows",
     "Stream",
     "Table",
     "as_batches",
+    "as_judges",
     "as_rows",
     "digest",
     "hold_out",
@@ -51,6 +63,7 @@ T = TypeVar("T")
 SPLIT = 2**31  # a stream of randomness that is no step's
 NOISE = 0.01  # of a column's spread, how much of it rounding may be
 SAMPLE = 4096  # rows that tell a column's spread
+JUDGED = 4096  # rows that judge at a time
 PIECE = 2**18  # numbers of an array in a file that are in memory at a time
 
 
@@ -69,6 +82,10 @@ class Rows(NamedTuple):
         context, weights = (None if part is None else change(part) for part in self[1:])
         return Rows(change(self.x), context, weights)
 
+    def between(self, start: int, stop: int) -> Rows:
+        """Some of the rows, one after the other."""
+        return self.each(lambda part: part[start:stop])
+
     def kind(self) -> str:
         """The names of the parts that there are."""
         return ", ".join(n for n, part in zip(self._fields, self, strict=True) if part is not None)
@@ -77,7 +94,9 @@ class Rows(NamedTuple):
 # --- from what people have ----------------------------------------------------------------------
 
 
-def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tuple[Rows, Names]:
+def as_rows(
+    where: str, flow: Density, name: str, data: Any, known: Names | None = None, **named: Any
+) -> tuple[Rows, Names]:
     """Checked rows in the model's dtype, and the names of their columns.
 
     Args:
@@ -87,14 +106,17 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
         data: ``x``, or a tuple ``(x, context)`` or ``(x, context, weights)``; each a tensor, an
             array, a table such as pandas' DataFrame, or a list of rows. None stands for no context
             or no weights. What lies in a file, except weights, stays there.
+        known: the names that the columns of tables must have, in any order; those that the model
+            knows by default.
         **named: ``context`` and ``weights`` that were given apart from ``data``.
 
     Raises:
         TypeError: if a part is of another kind, or has other values than numbers.
         ValueError: if a shape does not fit, a value is missing, not finite, not a real number or
-            one that the model cannot take, if the model's dtype is too coarse for a column, or if
-            weights are negative.
+            one that the model cannot take, if the model's dtype is too coarse for a column, if
+            a table has other columns than those that are known, or if weights are negative.
     """
+    known = flow.columns if known is None else known
     parts = dict(zip(Rows._fields, data if isinstance(data, tuple) else (data,), strict=False))
     if isinstance(data, tuple) and not 1 <= len(data) <= 3:
         raise TypeError(
@@ -106,26 +128,28 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
             raise TypeError(f"{where}: got two {part}, in {name} and by name")
         parts[part] = value if value is not None else parts.get(part)
     labels = {"x": name, "context": f"the context of {name}", "weights": f"the weights of {name}"}
-    _require_one_order(where, labels, parts)
+    require_one_order(where, labels, parts)
     found = {
-        part: _as_tensor(where, labels[part], value)
+        part: _as_tensor(where, labels[part], value, getattr(known, part, None))
         for part, value in parts.items()
         if value is not None or part == "x"
     }
     raw = Rows(**{part: tensor for part, (tensor, _) in found.items()})
-    names = Names(*(found[part][1] if part in found else None for part in ("x", "context")))
+    names = Names(*(found[part][1] if part in found else None for part in Names._fields))
     _require_shapes(where, flow, labels, raw)
+    if raw.context is None or raw.context.shape[1] == flow.context_dim:
+        names = names.or_else(known)
     own = next(flow.parameters())
-    for part, columns in zip(("x", "context"), names, strict=True):
-        if columns is not None:
-            _require_no_gaps(where, labels[part], getattr(raw, part), columns)
+    for part, columns in names._asdict().items():
+        for label, piece in _pieces(labels[part], getattr(raw, part)) if columns else ():
+            require_no_gaps(where, label, piece, columns or ())
     for label, piece in _pieces(name, raw.x):
         flow.check_values(where, label, piece)
     for part in ("context", "weights"):
         for label, piece in _pieces(labels[part], getattr(raw, part)):
             require_finite(where, label, piece)
     rows = raw.each(lambda part: part.to(own.dtype))
-    for part, columns in zip(("x", "context"), names, strict=True):
+    for part, columns in names._asdict().items():
         if part in found:
             _require_digits(where, labels[part], getattr(raw, part), getattr(rows, part), columns)
     for label, piece in _pieces(name, rows.x) if rows.x.dtype != raw.x.dtype else ():
@@ -138,139 +162,23 @@ def as_rows(where: str, flow: Density, name: str, data: Any, **named: Any) -> tu
     return rows.each(_trainable), names
 
 
-def _require_one_order(where: str, labels: dict[str, str], parts: dict[str, Any]) -> None:
-    """Raise ``ValueError`` if tables name their rows, and the names are in another order."""
-    indices = {
-        part: value.index
-        for part, value in parts.items()
-        if hasattr(value, "index") and hasattr(value, "to_numpy")
-    }
-    first = indices.pop("x", None)
-    for part, index in indices.items():
-        if first is not None and len(index) == len(first) and not index.equals(first):
-            at = next(k for k in range(len(first)) if first[k] != index[k])
-            raise ValueError(
-                f"{where}: row {at} of {labels['x']} is {first[at]!r}, and of {labels[part]} it is "
-                f"{index[at]!r}: the tables are not in one order. .loc[data.index] brings the "
-                "other into that of data; if they are, reset_index(drop=True) on both"
-            )
-
-
-def _require_no_gaps(where: str, label: str, part: Tensor, names: Sequence[str]) -> None:
-    """Raise ``ValueError`` that names the columns of a table in which values are missing."""
-    gaps = ~part.flatten(1).isfinite()
-    if gaps.any():
-        columns = gaps.any(0).nonzero()[:, 0].tolist()
-        which = ", ".join(column_name(i, names, part.shape[1:]) for i in columns[:4])
-        more = f" and {len(columns) - 4} more" if len(columns) > 4 else ""
-        rows = gaps.any(1)
-        value = part.flatten(1)[rows][0][gaps[rows][0]][0].item()
-        raise ValueError(
-            f"{where}: expected finite values, got {value:g} in {which}{more} of {label}, in "
-            f"{int(rows.sum())} of {len(part)} rows; drop these rows, or in a context fill them "
-            "and add a column that says so"
-        )
-
-
 def _trainable(part: Tensor) -> Tensor:
     return part.clone() if isinstance(part, Tensor) and part.is_inference() else part
 
 
-class Names(NamedTuple):
-    """The names that a table gives to its columns, None where there are no names."""
-
-    x: list[str] | None
-    context: list[str] | None
-
-
-def _as_tensor(where: str, label: str, part: Any) -> tuple[Tensor, list[str] | None]:
-    names = None
+def _as_tensor(
+    where: str, label: str, part: Any, known: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...] | None]:
     if isinstance(part, DataLoader | Dataset):
         hint = "which fit trains on as its data"
         if isinstance(part, Dataset):
             hint = "of which DataLoader(dataset, batch_size=256, shuffle=True) makes batches to fit"
         raise TypeError(f"{where}: expected {label} as arrays, got a {type(part).__name__}, {hint}")
-    if not isinstance(part, Tensor | np.ndarray) and hasattr(part, "to_numpy"):
-        if hasattr(part, "columns"):
-            names = [str(column) for column in part.columns]
-        part = part.to_numpy()
-    if isinstance(part, list):
-        part = _stacked(where, label, part)
+    part, names = opened(where, label, part, known)
     if isinstance(part, np.ndarray) and is_mapped(part):
         stored: Any = Stored(where, label, part)
         return (stored[:] if part.ndim < 2 else stored), names  # weights are few
-    if isinstance(part, np.ndarray):
-        part = _from_numpy(where, label, part, names)
-    if not isinstance(part, Tensor):
-        hint = "; its toarray() makes one" if hasattr(part, "toarray") else ""
-        kind = type(part).__name__
-        raise TypeError(
-            f"{where}: expected {label} to be a tensor, array, table or list of rows, got "
-            f"{kind}{hint}"
-        )
-    if part.is_complex():
-        raise ValueError(
-            f"{where}: expected {label} of real numbers, got {part.dtype}; "
-            "torch.view_as_real makes two columns of each"
-        )
-    return part.detach().to_dense() if part.layout != torch.strided else part.detach(), names
-
-
-def _stacked(where: str, label: str, part: list[Any]) -> Any:
-    try:
-        if part and all(isinstance(row, Tensor) for row in part):
-            return torch.stack(part)
-        return np.asarray(part)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{where}: {label}: expected rows of one shape: {error}") from error
-
-
-def _from_numpy(where: str, label: str, part: np.ndarray, names: Sequence[str] | None) -> Tensor:
-    if isinstance(part, np.ma.MaskedArray):
-        if np.ma.is_masked(part):
-            raise ValueError(
-                f"{where}: {int(np.ma.getmaskarray(part).sum())} of the {part.size} values of "
-                f"{label} are masked; fill them, as filled() does, or leave their rows out"
-            )
-        part = part.data
-    if part.dtype.kind == "c":
-        raise ValueError(
-            f"{where}: expected {label} of real numbers, got {part.dtype}; np.stack((x.real, "
-            "x.imag), -1) has both parts"
-        )
-    if part.dtype.kind == "O":
-        part = _numbers(where, label, part, names)
-    if part.dtype.kind not in "bfiu":
-        raise TypeError(f"{where}: expected {label} of numbers, got an array of {part.dtype}")
-    # torch has no unsigned numbers worth the name, no long doubles, and one byte order
-    if part.dtype.kind == "u" and part.itemsize > 1:
-        part = part.astype(np.float64 if part.itemsize == 8 else np.int64)
-    part = part.astype(np.float64 if part.itemsize > 8 else part.dtype.newbyteorder("="))
-    return torch.from_numpy(np.array(part))  # a copy, since torch takes no reversed array
-
-
-def _numbers(where: str, label: str, part: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
-    """An array of Python objects, as tables of several types are, as floats."""
-    try:
-        return part.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
-    columns = part.reshape(len(part), -1).T if part.ndim else part.reshape(1, 1)
-    bad = [i for i, column in enumerate(columns) if not all(map(_is_number, column))]
-    which = ", ".join(column_name(i, names, part.shape[1:]) for i in bad[:4])
-    example = next(value for value in columns[bad[0]] if not _is_number(value))
-    raise TypeError(
-        f"{where}: expected {label} of numbers, got {example!r} in {which}; drop such columns, "
-        "fill what is missing, or code categories as numbers of a context"
-    )
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return as_tensor(where, label, part, names), names
 
 
 # --- what is asked of them ------------------------------------------------------------------------
@@ -386,7 +294,7 @@ class Stored:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.where, self.label, self.array, self.rows = where, label, array, rows
-        self.dtype = dtype or _from_numpy(where, label, array[:0], None).dtype
+        self.dtype = dtype or from_numpy(where, label, array[:0], None).dtype
         count = len(array) if rows is None else len(rows)
         self.shape = torch.Size((count, *array.shape[1:]))
 
@@ -410,7 +318,7 @@ class Stored:
         """These rows, read."""
         at: Any = index.numpy() if isinstance(index, Tensor) else index
         part = self.array[at if self.rows is None else self.rows[at]]
-        return _from_numpy(self.where, self.label, np.asarray(part), None).to(self.dtype)
+        return from_numpy(self.where, self.label, np.asarray(part), None).to(self.dtype)
 
     def in_order(self) -> Iterator[np.ndarray]:
         """The bytes of all the array, by pieces of rows."""
@@ -496,7 +404,15 @@ class Exhausted(Exception):
 
 
 class Batches(ABC):
-    """The batches of a run, one for each step, from 1."""
+    """The batches of a run, one for each step, from 1.
+
+    Args:
+        flow: the model that will be given them.
+        names: of the columns, as far as they are known before the first batch.
+    """
+
+    def __init__(self, flow: Density, names: Names) -> None:
+        self.flow, self.names = flow, names
 
     @abstractmethod
     def batch(self, step: int) -> Rows:
@@ -511,11 +427,16 @@ class Batches(ABC):
         """
         rows = self.batch(step)
         share = share_of(len(rows.x))
-        return rows.each(lambda part: part[share.start : share.stop]), share
+        return rows.between(share.start, share.stop), share
 
     def known(self, first: Rows) -> Rows:
         """The rows that are looked at before the first step, given its batch."""
         return first
+
+    def checked(self, step: int, item: Any) -> Rows:
+        """What was given for a step, by a function or an iterable; its mean weight is 1."""
+        rows, self.names = as_batch(self.flow, f"batch {step}", item, self.names)
+        return with_mean_one(rows)
 
     @abstractmethod
     def about(self) -> str:
@@ -525,7 +446,10 @@ class Batches(ABC):
 class Table(Batches):
     """Batches of rows: epoch after epoch, each in an order of its own."""
 
-    def __init__(self, rows: Rows, n_valid: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, flow: Density, rows: Rows, names: Names, n_valid: int, batch_size: int, seed: int
+    ) -> None:
+        super().__init__(flow, names)
         self.count = len(rows.x)
         if self.count < 2:
             held = f", and {n_valid} to validate" if n_valid else ""
@@ -564,10 +488,11 @@ class Function(Batches):
     """Batches that the caller's function makes."""
 
     def __init__(self, flow: Density, make: Callable[[int], Any]) -> None:
-        self.flow, self.make = flow, make
+        super().__init__(flow, flow.columns)
+        self.make = make
 
     def batch(self, step: int) -> Rows:
-        return as_batch(self.flow, step, self.make(step))
+        return self.checked(step, self.make(step))
 
     def about(self) -> str:
         return "a function"
@@ -581,7 +506,8 @@ class Stream(Batches):
     """
 
     def __init__(self, flow: Density, source: Iterable[Any], seed: int) -> None:
-        self.flow, self.source, self.seed = flow, source, seed
+        super().__init__(flow, flow.columns)
+        self.source, self.seed = source, seed
         self.kind = type(source).__name__
         self.at, self.latest = 0, Rows(torch.empty(0))
         self.left: Iterator[Any] | None = None
@@ -592,7 +518,7 @@ class Stream(Batches):
                 item = self._next()
             self.at += 1
             if self.at == step:
-                self.latest = as_batch(self.flow, step, item)
+                self.latest = self.checked(step, item)
         return self.latest
 
     def _next(self) -> Any:
@@ -621,7 +547,8 @@ class Loader(Batches):
     """
 
     def __init__(self, flow: Density, loader: DataLoader[Any], seed: int) -> None:
-        self.flow, self.loader, self.seed = flow, loader, seed
+        super().__init__(flow, flow.columns)
+        self.loader, self.seed = loader, seed
         if not len(loader):
             raise ValueError("fit: expected batches, got a DataLoader that gives none")
         self.generators = generators_of(loader)
@@ -649,7 +576,7 @@ class Loader(Batches):
         with self._stream(step):
             item = next(batches)
         self.shares.clear()
-        rows = as_batch(self.flow, step, item)
+        rows = self.checked(step, item)
         self.whole = self.whole or rows.weights is not None  # of which all make the mean
         self.latest = step, rows
         return rows
@@ -666,10 +593,10 @@ class Loader(Batches):
                 f"fit: expected {len(self.loader)} batches from the DataLoader, got {seen}"
             )
         self.at = step
-        rows, share = as_batch(self.flow, step, item), self.shares.popleft()
+        rows, share = self.checked(step, item), self.shares.popleft()
         if not share.together:  # all rows are here, as many as the loader has made
             share = share_of(len(rows.x))
-            return rows.each(lambda part: part[share.start : share.stop]), share
+            return rows.between(share.start, share.stop), share
         asked = max(1, share.rows)
         if len(rows.x) != asked or rows.weights is not None:
             got = f"{len(rows.x)} rows" + (", with weights" if rows.weights is not None else "")
@@ -679,7 +606,7 @@ class Loader(Batches):
                 "collate function leaves out or adds, processes cannot have shares of; leave it "
                 "out of the data set"
             )
-        return rows.each(lambda part: part[: share.rows]), share
+        return rows.between(0, share.rows), share
 
     def _stream(self, step: int) -> AbstractContextManager[None]:
         """Where what is drawn besides the order comes from, such as a worker's seed."""
@@ -742,13 +669,12 @@ def as_batches(flow: Density, data: Any, seed: int) -> Batches:
     return Loader(flow, data, seed) if Loader.takes(data) else Stream(flow, data, seed)
 
 
-def as_batch(flow: Density, step: int, item: Any) -> Rows:
-    """What a function, a loader or an iterable gives for a step, checked; its mean weight is 1."""
+def as_batch(flow: Density, name: str, item: Any, known: Names) -> tuple[Rows, Names]:
+    """What a function, a loader or an iterable has given, checked, and its columns' names."""
     tensors = isinstance(item, list) and item and all(isinstance(part, Tensor) for part in item)
     if tensors and item[0].dim() > len(flow.event_shape):
         item = tuple(item)  # what a DataLoader makes of a TensorDataset's rows, and no list of rows
-    rows, _ = as_rows("fit", flow, f"batch {step}", item)
-    return with_mean_one(rows)
+    return as_rows("fit", flow, name, item, known)
 
 
 def whole(rows: int) -> Share:
@@ -813,6 +739,89 @@ def generators_of(source: Any) -> list[torch.Generator]:
                 parts.append(inner)
     its = [getattr(part, "generator", None) for part in parts]
     return list(dict.fromkeys(one for one in its if isinstance(one, torch.Generator)))
+
+
+# --- rows that judge ------------------------------------------------------------------------------
+
+
+class Judges(ABC):
+    """The rows by which weights are judged: all of them at every look, in pieces.
+
+    Attributes:
+        names: of the columns, as far as they are known before the first look.
+        weight: of all rows together, known when the pieces have been gone through.
+    """
+
+    names: Names
+    weight: float
+
+    @abstractmethod
+    def pieces(self, share_of: Callable[[int], Share]) -> Iterator[tuple[Rows, Share]]:
+        """A process's rows of each piece, and which of them they are."""
+
+    @abstractmethod
+    def about(self) -> str:
+        """What they are, for a checkpoint."""
+
+
+class HeldOut(Judges):
+    """Rows of a table that are not trained on, or were given to judge."""
+
+    def __init__(self, rows: Rows, names: Names) -> None:
+        self.rows, self.names, self.count = rows, names, len(rows.x)
+        self.weight = self.count if rows.weights is None else rows.weights.sum().item()
+
+    def pieces(self, share_of: Callable[[int], Share]) -> Iterator[tuple[Rows, Share]]:
+        for k in range(0, self.count, JUDGED):
+            share = share_of(min(JUDGED, self.count - k))
+            yield self.rows.between(k + share.start, k + share.stop), share
+
+    def about(self) -> str:
+        return f"{self.count} to validate"
+
+
+class Given(Judges):
+    """The batches of a ``DataLoader`` or of another iterable, the same ones at every look.
+
+    Args:
+        flow: the model that is judged.
+        source: what gives them; it is gone through at every look.
+        known: gives the names that the columns of tables must have.
+        seed: of the run; what the source draws is a stream of its own.
+    """
+
+    def __init__(
+        self, flow: Density, source: Iterable[Any], known: Callable[[], Names], seed: int
+    ) -> None:
+        self.flow, self.source, self.known, self.seed = flow, source, known, seed
+        self.names, self.weight, self.kind = Names(), 0.0, type(source).__name__
+        if isinstance(source, Iterator):
+            raise ValueError(
+                "fit: expected validation batches that can be gone through at every look, got a "
+                f"{self.kind}, which can be gone through once; give rows, or a DataLoader"
+            )
+
+    def pieces(self, share_of: Callable[[int], Share]) -> Iterator[tuple[Rows, Share]]:
+        self.weight = 0.0
+        generators = generators_of(self.source)
+        items = apart(lambda: iter(self.source), self.seed, 2 * SPLIT, generators)
+        for k, item in enumerate(items, 1):
+            rows, _ = as_batch(self.flow, f"validation batch {k}", item, self.known())
+            self.weight += len(rows.x) if rows.weights is None else rows.weights.sum().item()
+            share = share_of(len(rows.x))
+            yield rows.between(share.start, share.stop), share
+        if not self.weight:
+            raise ValueError(f"fit: expected validation batches, got a {self.kind} that gives none")
+
+    def about(self) -> str:
+        return f"a {self.kind} to validate"
+
+
+def as_judges(flow: Density, validation: Any, known: Callable[[], Names], seed: int) -> Judges:
+    """The rows that a caller gives to judge by, or batches of them."""
+    if is_batches(validation):
+        return Given(flow, validation, known, seed)
+    return HeldOut(*as_rows("fit", flow, "validation", validation, known()))
 
 
 def with_mean_one(rows: Rows) -> Rows:

@@ -30,6 +30,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions.utils import lazy_property
+
+from flowlib.arrays import Names
 
 __all__ = ["Recorded", "load", "remake", "save"]
 
@@ -38,6 +41,7 @@ ARGUMENT = "argument."  # before the names of tensors that are arguments and not
 PLAIN = (type(None), bool, int, float, str)
 KNOWN: WeakValueDictionary[str, type] = WeakValueDictionary()  # the classes that a file may name
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+COVARIANCES = ("covariance_matrix", "precision_matrix", "scale_tril")  # one of them is an argument
 RENAMED = {  # where a distribution of PyTorch keeps an argument under another name
     "base_distribution": "base_dist",
     "mixture_distribution": "_mixture_distribution",
@@ -194,7 +198,11 @@ def save(module: Any, path: str | Path) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in {**weights, **tensors}.items()
     }
-    written = json.dumps({"made": recipe, "frozen": frozen, "tied": _tied(module)})
+    about = {"made": recipe, "frozen": frozen, "tied": _tied(module)}
+    names = getattr(module, "columns", None)
+    if isinstance(names, Names) and any(names):
+        about["columns"] = names._asdict()
+    written = json.dumps(about)
     header = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -260,6 +268,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
         _tie(module, recipe["tied"])
         for name in recipe["frozen"]:
             module.get_parameter(name).requires_grad_(False)
+        if "columns" in recipe:  # the names of a table that it was fitted on
+            module.columns = Names.of(**recipe["columns"])
     except Exception as error:  # a file that was made by hand may cause any
         raise ValueError(
             f"load: {path} was written by another flowlib, or by hand: {error}"
@@ -406,9 +416,10 @@ class _Writer:
         else:
             arguments = self.of_pytorch(value, what)
         call = self.call(arguments, type(value).__name__)
+        asked = [key for key in _computed(value) if key not in arguments.kwargs]
         self.met[id(value)] = len(self.met)
         self.alive.append(value)
-        return {"make": name, **call}
+        return {"make": name, **call, **({"asked": asked} if asked else {})}
 
     def call(self, arguments: Arguments, what: str) -> dict[str, Any]:
         return {
@@ -435,6 +446,9 @@ class _Writer:
             kept.update(value.named_parameters(recurse=False))
         if {"probs", "logits"} <= kept.keys():  # one was given, the other has been computed
             kept.pop("logits" if torch.equal(kept["probs"], kept["_param"]) else "probs")
+        _, *others = [key for key in kept if key in COVARIANCES] or [""]
+        for key in others:  # the first was given, the others have been computed
+            kept.pop(key)
         for name, parameter in inspect.signature(type(value)).parameters.items():
             key = RENAMED.get(name, name)
             if name == "bias" and isinstance(value, nn.Module):
@@ -520,7 +534,12 @@ class _Reader:
 
     def read_make(self, value: Any) -> Any:
         cls, (args, kwargs) = self.known(value["make"]), self.call(value)
-        return cls(*args, **kwargs)
+        made = cls(*args, **kwargs)
+        for name in value.get("asked", ()):
+            if not _is_lazy(made, name):
+                raise ValueError(f"expected what a {cls.__name__} computes when asked, got {name}")
+            getattr(made, name)
+        return made
 
     def call(self, value: Any) -> Arguments:
         args = tuple([self.read(item) for item in value["args"]])  # in the order of writing
@@ -534,6 +553,17 @@ class _Reader:
                 "it before you load"
             )
         return cls
+
+
+def _computed(value: Any) -> list[str]:
+    """What a distribution of PyTorch has computed when it was first asked, and has kept."""
+    if not isinstance(value, Distribution):
+        return []
+    return [key for key in vars(value) if _is_lazy(value, key)]
+
+
+def _is_lazy(value: Any, key: str) -> bool:
+    return isinstance(inspect.getattr_static(type(value), key, None), lazy_property)
 
 
 def _name(cls: type) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import logging
 import math
 import os
 import pickle
@@ -32,6 +33,7 @@ from tqdm.auto import tqdm
 
 from flowlib import columns
 from flowlib.arguments import as_count, as_number, require_context
+from flowlib.arrays import Names
 from flowlib.engines import Team
 from flowlib.flow import Density, Flow
 from flowlib.normalization import BatchNorm
@@ -40,10 +42,12 @@ from flowlib.rows import (
     Batches,
     Exhausted,
     Function,
-    Names,
+    HeldOut,
+    Judges,
     Rows,
     Table,
     as_batches,
+    as_judges,
     as_rows,
     digest,
     hold_out,
@@ -62,6 +66,10 @@ __all__ = ["History", "TrainingOptions", "fit", "fit_variational"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+LOG = logging.getLogger("flowlib")
+GO_ON = (
+    ". A cosine's rates depend on steps: to train on, fit the trained flow again, with another file"
+)
 VALIDATION, FIRST = SPLIT, SPLIT + 1  # streams of randomness that are no step's
 
 
@@ -108,12 +116,14 @@ class TrainingOptions:
             caller's own random state is left as it is.
         device: where to train; ``"auto"`` takes ``cuda``, ``mps`` or ``cpu``, the first there is.
         checkpoint: a file that the run's whole state is written to now and then. If it exists,
-            the run goes on from there, and on a CPU ends with the bits it would have had. A file
-            of a run with other settings, weights or data is refused, as far as can be seen: a
-            function's data cannot.
+            the run goes on from there, and on a CPU ends with the bits it would have had; a run
+            that has ended comes back at once. A file of a run with other settings, weights or data
+            is refused, as far as can be seen: a function's data cannot. Only ``steps`` may be
+            others, where ``schedule`` is ``"constant"``.
         progress: whether to show a bar; by default in a terminal and in a notebook, and not where
             it would fill a log. The environment variable ``FLOWLIB_PROGRESS``, 0 or 1, decides for
-            all runs that do not say.
+            all runs that do not say. Python's log ``flowlib`` gets a line, of level INFO, where the
+            run begins or goes on, and at every look.
         compile: whether ``torch.compile`` makes machine code of the training loss. It takes a C++
             compiler, and on a GPU triton. The first step waits for it, for five seconds to a minute
             and longer in a process that has compiled nothing: it is for long runs. On a CPU a step
@@ -186,6 +196,8 @@ class TrainingOptions:
         # the batch's size is in `about`; on how many processes a run began is nothing to it
         elsewhere = ("device", "checkpoint", "progress", "batch_size", "engine")
         own = {k: v for k, v in vars(self).items() if k not in elsewhere}
+        if self.schedule == "constant":  # no step depends on how many there will be
+            del own["steps"]
         return {**own, "precision": getattr(self.engine, "mixed_precision", "no")}
 
 
@@ -221,7 +233,9 @@ def fit(
     best weights so far and the history comes back as usual.
 
     Data and contexts come in their own units: the flow's first layers and its contexts take mean
-    and deviation from them, once.
+    and deviation from them, once. The names of a table's columns are kept in ``flow.columns``.
+    Tables that come later, to another run, to ``validation`` or to ``flow.log_prob``, must have
+    columns of these names, in any order.
 
     While it runs, PyTorch's random generator belongs to it. Two runs in two threads of one process
     would draw from each other's streams: both train, and neither can be repeated. Use processes.
@@ -241,8 +255,9 @@ def fit(
             importance sampling; a row of weight 2 counts as two rows. Only their ratios matter. Of
             a function's batches, only those within a batch.
         validation: the share of ``data`` kept from training to choose the weights by, or data of
-            its own, in the form of ``data``, or 0 for no validation. By default a tenth; no
-            validation if ``data`` is a function or gives batches.
+            its own, or 0 for no validation. By default a tenth; no validation if ``data`` is a
+            function or gives batches. Its own are rows as in ``data``, or a ``DataLoader`` or
+            another iterable of batches, gone through from end to end at every look.
         **options: the fields of :class:`TrainingOptions`, such as ``steps`` and ``lr``.
 
     Returns:
@@ -252,8 +267,10 @@ def fit(
         TypeError: if ``data`` is of another kind than these or has other values than numbers, or
             an option is unknown.
         ValueError: if ``data`` has the wrong shape, no row or one, or values that are masked, not
-            finite or not real; if the flow's dtype is too coarse for a column; if an option is out
-            of its range; if the checkpoint is of another run.
+            finite or not real; if a table has other columns than the flow knows; if the flow's
+            dtype is too coarse for a column; if an option is out of its range; if the checkpoint is
+            of another run, or on another host; if ``engine`` knows of one process where more were
+            launched.
         OSError: if nothing can be written at ``checkpoint``; raised before the first step.
         RuntimeError: if ``compile`` is asked for where PyTorch has no compiler; raised before the
             first step, and the flow is as it was.
@@ -263,9 +280,11 @@ def fit(
 
     Warns:
         UserWarning: once a run, if columns have no density (constants, copies, whole numbers, one
-            value in many rows), if one has values far outside, if a context never varies, or if
-            data meet the flow in units that it does not know. And if a generator ends before the
-            last step.
+            value in many rows), if one has values far outside, if a context never varies or is one
+            of the data's columns, or if data meet the flow in units that it does not know. And if a
+            generator ends before the last step, or if no look found better weights than those
+            that the run began with, and it is no overfitting: validation is in other units than
+            data, or the training loss has not fallen either.
 
     Example:
         >>> from flowlib import LULinear, StandardNormal
@@ -283,17 +302,12 @@ def fit(
         return _fit(flow, data, {"context": context, "weights": weights}, validation, chosen)
 
 
-def _fit(
+def _taken(
     flow: Density, data: Any, named: dict[str, Any], validation: Any, chosen: TrainingOptions
-) -> History:
-    team = None if chosen.engine is None else Team("fit", chosen.engine)
-    if team is not None and team.pieces > 1:
-        _require_independent_rows(flow, team.pieces)
-    valid: Rows | None = None
+) -> tuple[Batches, Judges | None, Rows | None]:
+    """The batches to train on, what judges the weights, and the rows that were held out for it."""
+    judges: Judges | None = None
     held_out: Rows | None = None
-    names = Names(None, None)
-    if is_rows(validation):
-        valid, _ = as_rows("fit", flow, "validation", validation)
     batches: Batches
     if callable(data) or is_batches(data):
         kind = "a function" if callable(data) else f"a {type(data).__name__}"
@@ -302,24 +316,43 @@ def _fit(
             raise ValueError(f"fit: {kind} returns its {given[0]} with each batch")
         if isinstance(validation, Real) and validation:
             raise ValueError(f"fit: {kind} has no share to hold out; give validation data")
-        made = Function(flow, data) if callable(data) else as_batches(flow, data, chosen.seed)
-        batches = made
+        batches = Function(flow, data) if callable(data) else as_batches(flow, data, chosen.seed)
+        if is_rows(validation):
+            judges = as_judges(flow, validation, lambda: batches.names, chosen.seed)
+            batches.names = batches.names.or_else(judges.names)
     else:
         rows, names = as_rows("fit", flow, "data", data, **named)
         its = rows.context  # of which the shape is looked at, not what is in the file
         shaped = None if its is None else torch.empty(its.shape, device="meta", dtype=its.dtype)
         require_context("fit", shaped, flow.context_dim)
-        if valid is None:
+        if is_rows(validation):
+            judges = as_judges(flow, validation, lambda: names, chosen.seed)
+        else:
             share = 0.1 if validation is None else validation
-            rows, valid = hold_out(rows, share, chosen.seed)
-            held_out = valid
-        batches = Table(rows, len(valid.x), chosen.batch_size, chosen.seed)
-        if (valid.context is None) != (rows.context is None):
+            rows, held_out = hold_out(rows, share, chosen.seed)
+            judges = HeldOut(held_out, names) if len(held_out.x) else None
+        valid = judges.rows if isinstance(judges, HeldOut) else None
+        batches = Table(
+            flow, rows, names, 0 if valid is None else len(valid.x), chosen.batch_size, chosen.seed
+        )
+        if valid is not None and (valid.context is None) != (rows.context is None):
             raise ValueError(
                 f"fit: expected validation with a context if data has one, and only then: data is "
                 f"({rows.kind()}), validation ({valid.kind()})"
             )
-    n_valid = 0 if valid is None else len(valid.x)
+    return batches, judges, held_out
+
+
+def _fit(
+    flow: Density, data: Any, named: dict[str, Any], validation: Any, chosen: TrainingOptions
+) -> History:
+    team = None if chosen.engine is None else Team("fit", chosen.engine)
+    if team is not None and team.pieces > 1:
+        _require_independent_rows(flow, team.pieces)
+    take = functools.partial(_taken, flow, data, named, validation, chosen)
+    # one process may have another file, and what is wrong with it is said on all
+    taken = take() if team is None else team.every("when it took its data", take)
+    batches, judges, held_out = taken
     in_training = flow.log_prob
     if chosen.compile:
         in_training = _compiled("fit", flow.log_prob, _device(chosen.device, flow))
@@ -334,35 +367,68 @@ def _fit(
         loss = -log_prob(x, context)
         return loss if weights is None else loss * weights
 
-    def judged(k: int) -> float:
-        """The losses of some rows from ``k`` on, of which this process has a share."""
-        assert valid is not None
-        count = min(4096, n_valid - k)
-        share = Share.of(count, 0, 1) if team is None else team.share_of(count)
-        piece = valid.each(lambda part: part[k + share.start : k + share.stop])
+    def share_of(count: int) -> Share:
+        return Share.of(count, 0, 1) if team is None else team.share_of(count)
+
+    def judged(piece: Rows, share: Share) -> float:
+        """The losses of some rows, of which this process has a share."""
         with on_a_share(share):
             return nll(piece).sum().item()
 
     def own() -> float:
-        return float(sum(judged(k) for k in range(0, n_valid, 4096)))
+        assert judges is not None
+        return float(sum(judged(*piece) for piece in judges.pieces(share_of)))
 
     def evaluate() -> float:
-        assert valid is not None
+        assert judges is not None
         total = own() if team is None else team.total("when weights were judged", own)
-        return total / (n_valid if valid.weights is None else valid.weights.sum().item())
+        return total / judges.weight
 
+    to_judge = "0 to validate" if judges is None else judges.about()
     task = _Task(
         where="fit",
         flow=flow,
         loss=lambda step: nll(batches.part(step, whole)[0], in_training).mean(),
-        begin=lambda: _start(flow, batches, held_out, names),
-        evaluate=evaluate if n_valid else None,
-        about=lambda: f"{batches.about()}, {n_valid} to validate",
+        begin=lambda: _start(flow, batches, held_out),
+        evaluate=None if judges is None else evaluate,
+        about=lambda: f"{batches.about()}, {to_judge}",
         team=team,
         descend=lambda team, step: team.descend(step, on_device, nll),
-        first=lambda: (digest(batches.batch(1)), n_valid),
+        first=lambda: (digest(batches.batch(1)), to_judge),
+        names=lambda: batches.names,
     )
-    return _train(task, chosen)
+    history = _train(task, chosen)
+    cause = _why_none_was_better(history, chosen, flow.event_shape.numel())
+    if cause and task.is_main:
+        warnings.warn(
+            "fit: on the validation rows no weights were better than those that the run began "
+            f"with, and the flow has kept those. {cause}",
+            stacklevel=3,
+        )
+    return history
+
+
+def _why_none_was_better(history: History, chosen: TrainingOptions, dim: int) -> str:
+    """The likely cause if the first look was the best and it is no overfitting; else ``""``."""
+    looks = [loss for _, loss in history.valid]
+    if len(looks) < 3 or history.best_step or history.interrupted:  # one look more says little
+        return ""
+    first, last = (
+        history.train[0],
+        float(np.mean(history.train[-max(1, len(history.train) // 10) :])),
+    )
+    if looks[0] - first > dim:  # a nat for each number: no chance, and no tail
+        return (
+            f"At the start the loss is {looks[0]:.5g} on them and {first:.5g} on the data: are "
+            "they in the units of the data, and their columns in the same order?"
+        )
+    if not last < first:
+        return (
+            f"The loss of the training rows has not fallen either, from {first:.5g} to {last:.5g}: "
+            f"try a smaller lr (it was {chosen.lr:g}), unless an earlier run has left the weights "
+            "where they are best"
+        )
+    return ""
 
 
 def _require_independent_rows(flow: Density, pieces: int) -> None:
@@ -374,9 +440,10 @@ def _require_independent_rows(flow: Density, pieces: int) -> None:
         )
 
 
-def _start(flow: Density, batches: Batches, held_out: Rows | None, names: Names) -> list[str]:
+def _start(flow: Density, batches: Batches, held_out: Rows | None) -> list[str]:
     """Set what starts from data, and say what cannot be learnt of it or judged by it."""
     first = batches.batch(1)
+    names = batches.names
     known = batches.known(first)
     first = _on(flow, first)
     if known.context is not None:
@@ -389,6 +456,7 @@ def _start(flow: Density, batches: Batches, held_out: Rows | None, names: Names)
     if known.context is not None:
         contexts = torch.cat([part.context for part in rows if part.context is not None])
         found += columns.context_faults(contexts, names.context)
+        found += columns.shared(torch.cat([part.x for part in rows]), contexts, *names)
     return found + _unknown_units(flow, first)
 
 
@@ -538,6 +606,7 @@ class _Task:
     team: Team | None = None  # who trains it together
     descend: Callable[[Team, int], float] | None = None  # and a step's gradient, then
     first: Callable[[], Any] | None = None  # what must be the same on all of them
+    names: Callable[[], Names] | None = None  # of the columns, after the first step
 
     def every(self, doing: str, work: Callable[[], T]) -> T:
         """What all processes do, or none."""
@@ -566,10 +635,16 @@ def _train(task: _Task, options: TrainingOptions) -> History:
         if team is not None and task.first is not None:
             stream(options.seed, FIRST)
             team.require_same("the first batch", team.every("at its start", task.first))
-        if not file.load(run):
+        resumed = file.load(run)
+        run.announce()
+        if not resumed:
             run.begin()
         with run.bar:
-            run.go(file)
+            try:
+                run.go(file)
+            finally:
+                if task.names is not None and any(task.names()):
+                    task.flow.columns = task.names()
     return run.history
 
 
@@ -597,6 +672,19 @@ class _Run:
         done = len(self.history.train)
         hidden = not show or not self.task.is_main
         return tqdm(total=self.options.steps, initial=done, disable=hidden, desc=self.task.where)
+
+    def announce(self) -> None:
+        """Say where the run begins, and on how many processes."""
+        done, count = len(self.history.train), 1 if self.task.team is None else self.task.team.count
+        after = f"goes on after step {done} of {self.options.steps}" if done else "begins"
+        file = self.options.checkpoint
+        named = "" if file is None else f"; its checkpoint is {file}"
+        self.say(f"{after}, on {count} process{'es' if count > 1 else ''}{named}")
+
+    def say(self, words: str) -> None:
+        """A line for the log, from one process."""
+        if self.task.is_main:
+            LOG.info("%s: %s", self.task.where, words)
 
     def begin(self) -> None:
         if self.task.begin is not None:
@@ -681,9 +769,11 @@ class _Run:
         """Judge the weights, and keep them if they are the best so far."""
         if self.task.team is not None:
             self.task.team.agree(self.flow)
+        mean = float(np.mean(self.history.train[self.looked :]))
+        news = f"step {step} of {self.options.steps}, training loss {mean:.4f}"
         if self.task.evaluate is None:
             # Nothing judges the weights but the loss itself; a failure goes back to them.
-            self.offer(step, float(np.mean(self.history.train[self.looked :])))
+            self.offer(step, mean)
         else:
             judged = self.judge()
             self.require_finite(step, **{"validation loss": judged})
@@ -692,6 +782,8 @@ class _Run:
             self.bar.set_postfix(valid=f"{judged:.3f}")
             patience = self.options.patience
             self.history.stopped_early = patience is not None and self.since_best >= patience
+            news += f", validation loss {judged:.4f}"
+        self.say(news)
         self.looked = step
 
     def judge(self) -> float:
@@ -793,9 +885,22 @@ class _Checkpoint:
             state = team.every(doing, lambda: self.read() if team.is_main else None)
             state = team.given(state, doing)
         if state is None:
+            self.require_nowhere()
             return False
         run.load(state)
         return True
+
+    def require_nowhere(self) -> None:
+        """Raise ``ValueError`` if another process has the file: the main one is on another host."""
+        path, team = self.path, self.team
+        if path is None or team is None:
+            return
+        if team.total("when it looked for the checkpoint", lambda: float(path.exists())):
+            raise ValueError(
+                f"{self.where}: expected the checkpoint {path} where the main process finds it, "
+                "got one on another host and none there; put it into a folder that all hosts "
+                "share, or remove it"
+            )
 
     def read(self) -> dict[str, Any] | None:
         """What is in the file; None without a file."""
@@ -806,15 +911,18 @@ class _Checkpoint:
             state["settings"]
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(f"{self.where}: {self.path} is no checkpoint: {error}") from error
+        # a file of an older version lacks the options that came later, and their defaults held
+        before = {**TrainingOptions().settings(), **state["settings"]}
         differ = [
-            f"{name} was {state['settings'].get(name)}, is {value}"
+            f"{name} was {before.get(name)}, is {value}"
             for name, value in self.settings.items()
-            if state["settings"].get(name) != value
+            if before.get(name) != value
         ]
         if differ:
+            longer = [words for words in differ if words.startswith("steps ")]
             raise ValueError(
                 f"{self.where}: the checkpoint {self.path} is of another run: {'; '.join(differ)}. "
-                "Remove the file, or name another"
+                f"Remove the file, or name another{GO_ON if longer else ''}"
             )
         return cast(dict[str, Any], state)
 

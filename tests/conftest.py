@@ -23,6 +23,20 @@ def _seeded():
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(items):
+    """First one test that builds the site, and late those that find it built then, so that no
+    process waits for another; last what is short, so that none is left alone with a long one."""
+    of_site = [item for item in items if "built" in getattr(item, "fixturenames", ())]
+    late = set(of_site[1:])
+
+    def turn(item):
+        if item in late:
+            return 2
+        return 0 if item in of_site[:1] else 3 if isinstance(item, pytest.DoctestItem) else 1
+
+    items.sort(key=turn)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """One test at a time for each process, except that the cells of a notebook share a kernel, and

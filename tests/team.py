@@ -1,6 +1,8 @@
-"""What each of several processes does for test_engine.py: `python team.py CASE FOLDER`.
+"""What each of several processes does for test_engine.py: `torchrun team.py CASES FOLDER`.
 
 They are processes of their own because a process group may hang when pytest takes it down.
+`python team.py CASES FOLDER SECONDS COUNT` imports PyTorch once and forks them: so many, who wait
+so long for each other.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -87,11 +91,21 @@ def everybodys(engine, value):
 
 
 def furthest(one, other):
+    """How far two histories are apart; of a process that has one of them only, nothing is asked."""
+    if one is None:
+        return None
     return max(abs(a - b) for a, b in zip(one.train, other.train, strict=True))
 
 
 def furthest_judged(one, other):
+    if one is None:
+        return None
     return max(abs(a - b) for (_, a), (_, b) in zip(one.valid, other.valid, strict=True))
+
+
+def by_itself(engine, train):
+    """What one process trains, without the others; they wait, since one answer is enough."""
+    return train() if engine.is_main_process else None
 
 
 def caught(function):
@@ -107,12 +121,12 @@ def caught(function):
 
 @case
 def agree(engine, folder):
-    """Each flow on all processes, and by each process alone."""
+    """Each flow on all processes, and by one process alone."""
     found = {}
     options = {"steps": 50, "batch_size": 101, "lr": 3e-3, "eval_every": 25, "clip_norm": 5.0}
     for name, make in FLOWS.items():
         torch.manual_seed(0)
-        alone = fit(make().double(), data(), **options)
+        alone = by_itself(engine, lambda: fit(make().double(), data(), **options))  # noqa: B023
         torch.manual_seed(engine.process_index)  # the first one's weights count
         flow, buffers = make().double(), []
 
@@ -168,7 +182,7 @@ def rows(engine, folder):
     found = {}
     for name, source in sources.items():
         options = {"steps": 7, "batch_size": 9, "lr": 3e-3}
-        alone = fit(conditional(), source(), **options)
+        alone = by_itself(engine, lambda: fit(conditional(), source(), **options))  # noqa: B023
         together = fit(conditional(), source(), engine=engine, **options)
         found[name] = furthest(alone, together)
     fit(conditional(), watched, engine=engine, steps=4)
@@ -210,9 +224,10 @@ def halves(engine, folder):
         history = fit(flow, data().float(), engine=half, steps=30, lr=3e-3)
         hook.remove()
         torch.manual_seed(0)
-        full = fit(FLOWS[name](), data().float(), steps=30, lr=3e-3)
+        whole = {"steps": 30, "lr": 3e-3}
+        full = by_itself(half, lambda: fit(FLOWS[name](), data().float(), **whole))  # noqa: B023
         equal = len(set(everybodys(half, digest(flow.state_dict().values())))) == 1
-        found[name] = [furthest(history, full), sorted(set(seen)), equal]
+        found[name] = [furthest(full, history), sorted(set(seen)), equal]
     AcceleratorState._reset_state()
     Accelerator(cpu=True)
     return found
@@ -364,21 +379,71 @@ CASES["dies"] = lost(signal.SIGKILL)
 CASES["hangs"] = lost(signal.SIGSTOP)
 
 
-def main():
+def take_part(names, folder, seconds):
+    """One of the processes; which of them, the environment says."""
     from accelerate import Accelerator  # here, as pytest looks into every file
     from accelerate.utils import InitProcessGroupKwargs
 
-    names, folder, *seconds = sys.argv[1:]
-    limit = InitProcessGroupKwargs(timeout=timedelta(seconds=float(seconds[0] if seconds else 180)))
-    if seconds:  # a short time-out, which begins when all are there
-        Path(folder, os.environ["RANK"]).touch()
-        while not all(Path(folder, rank).exists() for rank in "01"):
+    limit = InitProcessGroupKwargs(timeout=timedelta(seconds=float(seconds)))
+    if float(seconds) < 60:  # a short time-out, which begins when all are there
+        Path(folder, f"{names}.{os.environ['RANK']}").touch()
+        while not all(Path(folder, f"{names}.{rank}").exists() for rank in "01"):
             time.sleep(0.05)
     engine = Accelerator(cpu=True, kwargs_handlers=[limit])
     for name in names.split(","):
         found = CASES[name](engine, folder)
         if engine.is_main_process:
             (Path(folder) / f"{name}.json").write_text(json.dumps(found))
+
+
+def fork(name, folder, seconds, count):
+    """The processes of one case, the first one's first; each says on stderr what it fails of."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    started = []
+    for rank in range(count):
+        started.append(os.fork())
+        if started[-1] == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            try:
+                take_part(name, folder, seconds)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+    return started
+
+
+def ends(started):
+    """How each has ended, in the order of ranks; who has stopped is ended when the first has."""
+    found = []
+    for pid in started:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+        found.append(os.waitstatus_to_exitcode(status))
+    return found
+
+
+def lead(names, folder, seconds, count):
+    """Fork for one case after another, and at once for those with a + between them."""
+    import accelerate  # noqa: F401
+
+    for together in names.split(","):
+        teams = {name: fork(name, folder, seconds, int(count)) for name in together.split("+")}
+        for name, started in teams.items():
+            (Path(folder) / f"{name}.ends").write_text(json.dumps(ends(started)))
+
+
+def main():
+    names, folder, *forks = sys.argv[1:]
+    if forks:
+        lead(names, folder, *forks)
+    else:
+        take_part(names, folder, 180)
 
 
 if __name__ == "__main__":

@@ -350,6 +350,22 @@ def test_chapter_6_has_the_whole_book():
     assert max(row["error"] for row in report.read("whole")) < 1e-9
 
 
+def test_chapter_6_says_why_its_two_tables_differ():
+    chapter = " ".join((ROOT / "chapters" / "06-residual-flow.md").read_text().split())
+    assert "three starts where the table above has five" in chapter
+    assert "one start is up to three nats off another" in chapter
+    assert "the means of the two tables differ by up to 1.4." in chapter
+    above, apart, spread = report.learned("ours"), [], []
+    for row in report.read("whole"):
+        assert len(row["nll"]) == 3
+        five = above[row["set"]].get(row["flow"])
+        if five and row["set"] == "breast_cancer":
+            apart.append(abs(statistics.mean(row["nll"]) - statistics.mean(five)))
+            spread.append(max(five) - min(five))
+    assert round(max(apart), 1) == 1.4
+    assert round(max(spread)) == 3
+
+
 # --- machine code ---------------------------------------------------------------------------
 
 

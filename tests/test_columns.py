@@ -10,7 +10,7 @@ import torch
 from sklearn import datasets as tables
 
 from flowlib import BernoulliMADE, Flow, LULinear, RealNVP, StandardNormal, datasets, fit
-from flowlib.columns import context_faults, faults
+from flowlib.columns import context_faults, faults, shared
 from flowlib.trained import noisy_digits
 
 COLUMNS = 24
@@ -451,6 +451,25 @@ def test_a_context_has_to_vary():
     c[:, 0] = 2.5
     (caught,) = warned(lambda: fit(RealNVP(2, context_dim=2), (smooth(300, 2), c), steps=2))
     assert "of the context, column 0 never varies: nothing can be learnt" in str(caught.message)
+
+
+def test_what_is_data_and_context_at_once_is_named():
+    x, c = smooth(300, 3), smooth(300, 4, seed=1)
+    assert shared(x, c) == []
+    c[:, 1], c[:, 3] = x[:, 2], x[:, 0]
+    (found,) = shared(x, c, ["a", "b", "c"])
+    assert found == (
+        "column 'c' of the data is also column 1 of the context and column 'a' of the data is "
+        "also column 3 of the context: drop them from one of the two"
+    )
+    c[299, 1] += 1e-3
+    assert "column 2" not in shared(x, c)[0]
+    assert shared(x[:19], c[:19]) == []  # of few rows it may be chance
+    flat = torch.zeros(300, 1)
+    assert shared(torch.cat([x, flat], 1), flat) == []  # which never vary: said elsewhere
+    assert shared(x.double(), c) != []
+    pictures = torch.rand(300, 1, 2, 2)
+    assert "pixel (0, 1, 0) of the data is also" in shared(pictures, pictures[:, 0, 1, :1])[0]
 
 
 def test_bits_are_no_fault_of_a_density_on_bits():

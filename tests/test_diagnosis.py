@@ -23,6 +23,7 @@ from torch.distributions import (
 
 from flowlib import (
     IAF,
+    MAF,
     BernoulliMADE,
     Bijection,
     Compose,
@@ -38,7 +39,10 @@ from flowlib import (
     check_flow,
     fit,
 )
+from flowlib.arrays import Names
 from flowlib.diagnosis import jacobians, patient
+from flowlib.diagnosis.findings import NotTried
+from flowlib.diagnosis.maps import one_sign
 from tests.models import randomize
 from tests.test_flows import FLOWS
 from tools.notebooks import ROOT
@@ -452,6 +456,42 @@ def test_units_that_large_weights_saturate_are_not_dead():
     flow = IAF(2)  # at the weights that seed 0 shakes them to, units of its third layer saturate
     report = check_flow(flow, torch.randn(300, 2))
     assert report["hidden units"].verdict == "ok", report
+
+
+def test_a_long_chain_of_steep_maps_has_no_wrong_gradient_and_no_sign():
+    torch.manual_seed(0)
+    chain = MAF(2, n_layers=24, hidden=(3,))  # where moved weights leave layers without a unit on
+    assert check_flow(chain, rows(dim=2))["gradients"].verdict == "ok"
+
+    class Rapid(Bijection):
+        """As steep in its weights as many layers are."""
+
+        event_shape, context_dim = torch.Size([2]), 0
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2))
+
+        def forward(self, x, context=None):
+            log_scale = (1e8 * self.weight).sin()
+            return x * log_scale.exp(), log_scale.sum().expand(len(x))
+
+        def inverse(self, z, context=None):
+            log_scale = (1e8 * self.weight).sin()
+            return z * (-log_scale).exp(), -log_scale.sum().expand(len(z))
+
+    flow = Flow(Rapid(), StandardNormal(2))
+    assert check_flow(flow, rows(dim=2))["gradients"].verdict == "ok"
+
+    torch.manual_seed(0)
+    tried = patient.Patient(flow, rows(dim=2), None, None, None, 256, Names())
+    (found, *_) = tried.jacobians
+    signs = torch.tensor([1.0, -1.0] * 4)
+    tried.jacobians = [found._replace(signs=signs, condition=1e6)]
+    assert one_sign(tried).verdict == "wrong"
+    tried.jacobians = [found._replace(signs=signs, condition=1e15)]
+    with pytest.raises(NotTried, match=r"rounding hides it: the condition number is 1e\+15"):
+        one_sign(tried)
 
 
 def test_links_lost_by_a_mask_are_noted():

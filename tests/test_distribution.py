@@ -29,6 +29,13 @@ def _looking():
     Distribution.set_default_validate_args(True)
 
 
+@pytest.mark.parametrize("name", ["mean", "variance", "stddev", "mode", "entropy", "perplexity"])
+def test_what_has_no_closed_form_says_what_estimates_it(name):
+    p = RealNVP(2).as_distribution()
+    with pytest.raises(NotImplementedError, match=r"has no closed form; .+ estimates it"):
+        getattr(p, name)()  # a property raises before it is called
+
+
 def a_linear_flow():
     """A normal density, of which all is known."""
     flow = randomize(Flow(LULinear(2), StandardNormal(2))).double()

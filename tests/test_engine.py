@@ -1,8 +1,8 @@
 """`fit(..., engine=...)`: one run, on however many processes, and nobody waits for the dead."""
 
+import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -118,42 +118,45 @@ def require_company(main, other):
     assert "process 0 of 2 failed when it read the checkpoint" in other["nonsense"]
 
 
+def forked(cases, folder, seconds, count):
+    """The same without torchrun, which ends all when one has: what they say as they fail."""
+    command = [sys.executable, str(TEAM), cases, str(folder), str(seconds), str(count)]
+    with subprocess.Popen(
+        command, env={**os.environ, **QUIET}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as run:  # fmt: skip
+        try:
+            _, said = run.communicate(timeout=500)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all have ended, as they should
+                os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 0, said
+    return said
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
 def test_a_group_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     """Three of them: of two numbers the sum has no order, of three it must have the same again."""
-    run, found = launched(["killed"], tmp_path, count=3)
-    assert run.returncode != 0
-    assert "Signal 9 (SIGKILL)" in run.stderr
-    assert not found
-    run, found = launched(["resumed"], tmp_path, count=3)
-    assert run.returncode == 0, run.stderr
-    assert found == [[True, True, True]]
+    said = forked("killed,resumed", tmp_path, 180, 3)
+    assert read(tmp_path / "killed.ends") == [1, -signal.SIGKILL, 1]
+    assert "RuntimeError: fit: process 0 of 3 has lost the others at step" in said
+    assert "RuntimeError: fit: process 2 of 3 has lost the others at step" in said
+    assert not (tmp_path / "killed.json").exists()
+    assert read(tmp_path / "resumed.ends") == [0, 0, 0], said
+    assert read(tmp_path / "resumed.json") == [True, True, True]
     assert [path.name for path in tmp_path.glob("*.new")] == []
-
-
-def started_alone(case, folder, limit):
-    """Two processes without torchrun, which would end both at once."""
-    folder.mkdir()
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    for rank in ("0", "1"):
-        command = [sys.executable, str(TEAM), case, str(folder), str(limit)]
-        environment = {**os.environ, **QUIET, **address, "RANK": rank, "LOCAL_RANK": rank}
-        yield subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
 def test_who_is_lost_leaves_nobody_waiting(tmp_path):
     """One has ended and the other pair's has stopped, which only a time-out can tell."""
     limit = 10
-    pairs = {name: [*started_alone(name, tmp_path / name, limit)] for name in ("dies", "hangs")}
-    try:
-        for first, _ in pairs.values():
-            first.wait(timeout=300)
-    finally:
-        for process in (process for pair in pairs.values() for process in pair):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    for name, (_, second) in pairs.items():
-        assert second.returncode == -signal.SIGKILL
-        said = json.loads((tmp_path / name / f"{name}.json").read_text())
+    forked("dies+hangs", tmp_path, limit, 2)
+    for name in ("dies", "hangs"):
+        assert read(tmp_path / f"{name}.ends") == [0, -signal.SIGKILL]
+        said = read(tmp_path / f"{name}.json")
         assert "RuntimeError: fit: process 0 of 2 has lost the others at step 5: one has" in said
         assert f"within the {limit} s of the process group, which InitProcessGroupKwargs(" in said
 
@@ -253,22 +256,6 @@ def test_what_is_no_engine_or_goes_with_none(engine):
     loader = one.prepare(torch.utils.data.DataLoader(x, batch_size=5))
     with pytest.raises(ValueError, match=r"as it was before engine.prepare.*got a DataLoaderShard"):
         fit(flow, loader, engine=one)
-
-
-def test_the_page_counts_what_its_code_counts(capsys):
-    page = (TEAM.parent.parent / "book" / "scale.md").read_text()
-    _, code = re.findall(r"```python\n(.*?)```", page, re.S)
-    names = {}
-    exec(code, names)
-    for flow in (names["table"], names["pictures"]):
-        assert f"{sum(p.numel() for p in flow.parameters()):,}" in page
-    table, pictures = (line for line in page.splitlines() if "ms |" in line)
-    times = re.findall(r"GPUs: (\S+) ms", capsys.readouterr().out)
-    for row, (few, many), step in ((table, times[:2], 0.94), (pictures, times[2:], 59)):
-        assert f"| {step:g} ms | {few} ms |" in row
-        assert f"| {many} ms |" in row
-        shares = [float(share) for share in re.findall(r"([\d.]+) %", row)]
-        assert shares == pytest.approx([100 * float(t) / step for t in (few, many)], rel=0.15)
 
 
 # --- numbers that belong to rows ----------------------------------------------------------------

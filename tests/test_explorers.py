@@ -10,6 +10,7 @@ import torch
 from flowlib import ImageRealNVP, widgets
 from flowlib.widgets import (
     CompletionExplorer,
+    InversionExplorer,
     LayersExplorer,
     MaskExplorer,
     MultiscaleExplorer,
@@ -105,11 +106,12 @@ def test_it_takes_the_theme_and_follows_it(watch, name, theme):
 
 
 @pytest.mark.parametrize(("explorer", "traits"), [*faces(), *WIDEST])
-def test_on_the_narrowest_phone_nothing_is_cut(watch, explorer, traits):
+def test_on_the_narrowest_phone_nothing_is_cut_and_words_can_be_read(watch, explorer, traits):
     one = watch(width=320, has_touch=True, is_mobile=True)
     shown = browser.alone(one, explorer(**traits))
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 320
     assert not browser.cut(shown)
+    assert browser.smallest_words(shown) >= 11
 
 
 @all_faces
@@ -343,12 +345,47 @@ SMALL = """(e, least) => [...e.querySelectorAll("button, input, summary, select,
 
 
 @all_faces
-def test_a_finger_finds_what_it_needs(watch, explorer, traits):
-    shown = browser.alone(watch(width=390, has_touch=True, is_mobile=True), explorer(**traits))
-    assert not shown.evaluate(SMALL, 39.5)
+def test_on_a_wide_page_no_slider_is_short(watch, explorer, traits):
+    """Of the width that it has in the book at 1280 pixels, with all that folds open."""
+    shown = browser.alone(watch(width=816), explorer(**traits))
+    assert shown.bounding_box()["width"] == 800
+    lengths = shown.locator("input[type=range]:visible").evaluate_all(
+        "all => all.map(n => [n.dataset.name, n.getBoundingClientRect().width])"
+    )
+    assert not [one for one in lengths if one[1] < 120]
+    assert not browser.cut(shown)
+
+
+# States with short and with long sentences.
+LONG_WORDS = [
+    (widgets.WarpExplorer, {"view": "bend"}, [{"side": s} for s in (0.02, 0.3, 1.5)]),
+    (widgets.SplineExplorer, {}, [{"slopes": [1, 1, s, 1, 1]} for s in (0.05, 1, 4)]),
+    (CompletionExplorer, {}, [{"mean": m, "known": k} for m in (False, True) for k in (33, 64)]),
+    (InversionExplorer, {}, [{"chosen": c, "tick": t} for c in (-1, 1, 4) for t in (0, 3, 5)]),
+    (MultiscaleExplorer, {}, [{"depth": d} for d in (0, 1, 6, 15, 23)]),
+    (widgets.JacobianExplorer, {}, [{"step": k // 2, "composed": k % 2 > 0} for k in range(12)]),
+    (LayersExplorer, {}, [{"depth": d} for d in (0, 0.5, 7)]),
+]  # fmt: skip
+PLACES = """e => Object.fromEntries([...e.querySelectorAll("input, button:not(.fl-tool)")]
+  .filter((n) => n.offsetParent)
+  .map((n, k) => [`${k} ${n.dataset.name ?? n.textContent}`,
+    n.getBoundingClientRect().top - e.getBoundingClientRect().top]))"""
+
+
+@pytest.mark.parametrize(
+    ("explorer", "traits", "states"), LONG_WORDS, ids=[c[0].__name__ for c in LONG_WORDS]
+)
+@pytest.mark.parametrize("width", [816, 374])
+def test_nothing_that_is_pressed_moves_when_other_words_are_said(
+    watch, width, explorer, traits, states
+):
+    shown = browser.alone(watch(width=width), explorer(**traits))
+    first, *others = browser.each(shown, states, PLACES)
+    for tops in others:
+        assert tops == pytest.approx(first, abs=0.5)
 
 
 @all_faces
-def test_on_the_narrowest_phone_words_can_be_read(watch, explorer, traits):
-    shown = browser.alone(watch(width=320, has_touch=True, is_mobile=True), explorer(**traits))
-    assert browser.smallest_words(shown) >= 11
+def test_a_finger_finds_what_it_needs(watch, explorer, traits):
+    shown = browser.alone(watch(width=390, has_touch=True, is_mobile=True), explorer(**traits))
+    assert not shown.evaluate(SMALL, 39.5)

@@ -13,11 +13,10 @@ from tools.notebooks import ROOT
 LIBRARY = ROOT / "flowlib"
 # what is built on first, in the order of the chapters
 STOREYS = (
-    "arguments", "precision", "shares", "columns", "saving", "structure", "units", "bases",
-    "distribution", "flow", "maps", "masks", "nn", "transformers", "normalization", "coupling",
-    "images", "made", "autoregressive", "iresnet",
-    "residual_flow", "rows", "engines", "training", "datasets", "trained", "plotting", "checks",
-    "adapters", "diagnosis",
+    "arguments", "precision", "shares", "columns", "arrays", "saving", "structure", "units",
+    "bases", "distribution", "flow", "maps", "masks", "nn", "transformers", "normalization",
+    "coupling", "images", "made", "autoregressive", "iresnet", "residual_flow", "rows", "engines",
+    "training", "datasets", "trained", "plotting", "checks", "adapters", "diagnosis",
 )  # fmt: skip
 
 

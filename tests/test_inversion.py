@@ -120,7 +120,6 @@ def test_play_step_and_guess(watch):
     for _ in range(2):
         explorer.locator("[data-action='step']").click()
     assert state(explorer, "tick", "guess") == [2, 2]
-    assert "You said" not in explorer.locator(".fl-say").text_content()
     explorer.locator("[data-action='step']").click()
     browser.settle(explorer)
     assert "You said 2: it is 3." in explorer.locator(".fl-say").text_content()
@@ -129,6 +128,49 @@ def test_play_step_and_guess(watch):
     explorer.locator("[data-action='play']").click()
     explorer.locator("[data-action='play']", has_text="play").wait_for()  # by itself, at the end
     assert state(explorer, "tick") == 3
+
+
+@in_browser
+def test_how_long_it_takes_is_not_said_before_a_guess_or_the_end(watch):
+    explorer = browser.alone(watch(), InversionExplorer(make(5, 1, 8)))
+    parts = ("[data-count='maf']", ".fl-time output", ".fl-verdict", ".fl-say")
+
+    def words():
+        browser.settle(explorer)
+        return [explorer.locator(part).first.inner_text().split("\n")[0] for part in parts]
+
+    assert not any("5" in said for said in words())
+    explorer.locator("[data-guess='4']").click()
+    told = words()
+    assert told[:3] == ["0 of 5 passes", "0 of 5", "It takes 5 ticks."]
+    assert told[3].endswith("You said 4: it is 5.")  # before anything has run
+    explorer.locator("[data-rank='4']").click()  # ranks 1, 2, 3, 4, 1
+    assert state(explorer, "guess") == 0
+    assert words()[:3] == ["0 passes", "0", "It takes more than 3 ticks."]
+    for _ in range(4):
+        explorer.locator("[data-action='step']").click()
+    assert words()[:3] == ["4 of 4 passes", "4 of 4", "It takes 4 ticks."]
+
+
+@in_browser
+def test_with_fewer_layers_it_is_as_high(watch):
+    explorer = browser.alone(watch(), InversionExplorer(make(4, 3, 6)))
+    layers = [{"layers": count} for count in (1, 2, 3)]
+    assert len(set(browser.each(explorer, layers, "e => e.querySelector('svg').clientHeight"))) == 1
+
+
+@in_browser
+def test_no_value_is_wider_than_its_circle(watch):
+    look = """e => Math.max(...[...e.querySelectorAll(".fl-cell")].map((c) => {
+      const [words, body] = [c.querySelector(".fl-value"), c.querySelector(".fl-body")];
+      return words.getBBox().width / body.getBBox().width;
+    }))"""
+    values = [-1.61, -2.88, -12.34, 0.5, -0.04]
+    for width in (800, 374):
+        explorer = browser.alone(
+            watch(width=width), InversionExplorer(make(5, 1, 8), values=values)
+        )
+        assert explorer.evaluate(look) < 1
 
 
 @in_browser

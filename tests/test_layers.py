@@ -265,3 +265,41 @@ def test_what_an_attribute_cannot_take(trait, value, message):
     flow, x = make()
     with pytest.raises(TraitError, match=message):
         LayersExplorer(flow, x, **{trait: value})
+
+
+CONTRASTS = """e => {
+  const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (color) => {
+    brush.fillStyle = color;
+    brush.fillRect(0, 0, 1, 1);
+    const rgb = [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255);
+    const [r, g, b] = rgb.map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const paper = light(getComputedStyle(e).backgroundColor);
+  return [...e.querySelectorAll("[data-cloud]")]
+    .map((n) => light(getComputedStyle(n).stroke) / paper)
+    .map((ratio) => Math.max(ratio, 1 / ratio));
+}"""
+
+
+@in_browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_point_stands_out_from_the_paper(watch, theme):
+    explorer = browser.alone(watch(color_scheme=theme), LayersExplorer(*make()))
+    found = explorer.evaluate(CONTRASTS)
+    assert len(found) == 12
+    assert min(found) > 2
+
+
+@in_browser
+def test_hardly_a_point_is_outside_of_the_picture(watch):
+    explorer = browser.alone(watch(width=374), LayersExplorer(*make(points=400)))
+    outside = """e => {
+      const { width, height } = e.querySelector("svg").viewBox.baseVal;
+      return [...e.querySelectorAll("[data-cloud]")]
+        .flatMap((n) => n.getAttribute("d").slice(1).split("M"))
+        .map((d) => d.slice(0, -2).split(" "))
+        .filter(([x, y]) => x < 3 || x > width - 3 || y < 3 || y > height - 3).length;
+    }"""
+    assert explorer.evaluate(outside) <= 2

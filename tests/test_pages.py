@@ -5,17 +5,21 @@ import json
 import re
 import tomllib
 import unicodedata
+from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import numpy as np
+import pydata_sphinx_theme
 import pytest
+import sphinx_book_theme
 from bs4 import BeautifulSoup
 from PIL import Image
 from pypdf import PdfReader
 
-from tests.browser import content_pages, settle
+from tests.browser import Watch, content_pages, settle
 from tools import address, measure, pdf
-from tools.pages import explorers, figures, folding, head, mathematics, room
+from tools.pages import explorers, figures, folding, head, mathematics, room, wide
+from tools.pages import theme as themes
 
 pages = pytest.mark.parametrize("path", content_pages())
 CHAPTERS = [path for path in content_pages() if path.startswith("chapters")]
@@ -102,6 +106,51 @@ def test_the_contents_mark_the_one_section_that_one_is_in(watch, server):
         assert names == [name for name, top in tops if top < 0.3 * 900][-1:]
         seen.update(names)
     assert len(seen) > 2
+
+
+# A page with nothing but explorers, a screen and more apart, that say when they have begun.
+FEW = """<!doctype html><body><script>
+window.flExplorers = { Some: {} };
+window.bring = (kind, root, state) => (root.dataset.alive = state.at);
+</script>{explorers}<script>{script}</script>"""
+ONE = """<div data-explorer="Some" data-key="Some-{at}">Some</div>
+<script type="application/json">{{"at": {at}}}</script><div style="height: 3000px"></div>"""
+
+
+@pytest.mark.browser
+def test_the_script_wakes_the_explorers_that_are_near_or_named(chromium, tmp_path):
+    """The same as above for the script alone, without the site."""
+    file = tmp_path / "few.html"
+    explorers = "".join(ONE.format(at=at) for at in range(4))
+    script = (measure.ROOT / "book/assets/site.js").read_text()
+    file.write_text(FEW.replace("{explorers}", explorers).replace("{script}", script))
+    one = Watch(chromium, (file.as_uri(),))
+    alive = one.page.locator("[data-alive]")
+    for name, expected in (("", ["0"]), ("#Some-2={}", ["0", "2"])):
+        one.page.goto("about:blank")
+        one.page.goto(file.as_uri() + name, wait_until="load")
+        for at in expected:
+            one.page.locator(f"[data-alive='{at}']").wait_for()
+        settle(one.page)
+        assert alive.evaluate_all("all => all.map(e => e.dataset.alive)") == expected
+    one.page.evaluate("location.hash = 'Some-3={}'")
+    one.page.locator("[data-alive='3']").wait_for()
+    one.context.close()
+    assert not one.wrong
+
+
+def test_the_themes_script_finds_no_contents_to_mark():
+    """It would a moment later than ours, which a busy machine may not show."""
+    page = soup(
+        '<html><nav id="pst-page-toc-nav" class="page-toc"><a href="#one">One</a></nav></html>'
+    )
+    script = Path(pydata_sphinx_theme.__file__).parent.rglob(
+        "static/scripts/pydata-sphinx-theme.js"
+    )
+    assert page.nav["id"] in "".join(file.read_text() for file in script)
+    themes.simplify(page)
+    assert "id" not in page.nav.attrs
+    assert page.nav["class"] == ["page-toc"]
 
 
 def test_nothing_is_shipped_that_no_page_asks_for(built):
@@ -286,6 +335,45 @@ def test_a_reader_gets_the_figures_of_the_theme_and_no_others(watch, server, the
     ]
 
 
+# Of every figure: how many of its pictures are seen, and the captions that are.
+SHOWN = """() => {
+  const seen = (node) => {
+    const { width, height } = node.getBoundingClientRect();
+    return width > 0 && height > 0 && getComputedStyle(node).visibility === "visible";
+  };
+  return [...document.querySelectorAll("article figure")].map((figure) => {
+    figure.scrollIntoView();
+    const captions = [...figure.querySelectorAll("figcaption")].filter(seen);
+    const pictures = [...figure.querySelectorAll("img")].filter(seen);
+    return [pictures.length, captions.map((caption) => caption.textContent)];
+  });
+}"""
+
+
+def theme_styles():
+    """Those of the two themes, as they come."""
+    folders = [Path(module.__file__).parent for module in (pydata_sphinx_theme, sphinx_book_theme)]
+    files = [file for folder in folders for file in folder.rglob("static/styles/*.css")]
+    assert len(files) >= 2
+    return "".join(file.read_text() for file in files)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_caption_is_one_of_both_pictures(watch, theme):
+    """The same as below for the style sheets alone, without the site."""
+    css = theme_styles() + (measure.ROOT / "book/assets/book.css").read_text()
+    picture = '<img class="only-{}" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" width="300">'
+    caption = "<figcaption><p>What is marked below on the right.</p></figcaption>"
+    page = watch().page
+    page.set_content(
+        f'<!doctype html><html data-theme="{theme}"><style>{css}</style>'
+        f'<article class="bd-article"><figure>{picture.format("light")}{picture.format("dark")}'
+        f"{caption}</figure></article>"
+    )
+    assert page.evaluate(SHOWN) == [[1, ["What is marked below on the right."]]]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(
     "reader",
@@ -299,15 +387,133 @@ def test_a_reader_gets_the_figures_of_the_theme_and_no_others(watch, server, the
 )
 def test_every_figure_is_seen_once_with_its_caption(watch, server, reader):
     page = watch(**reader).page
-    for media in ("screen", "print"):
-        page.emulate_media(media=media, color_scheme=reader["color_scheme"])
-        for path in CHAPTERS:
-            page.goto(f"{server}/{path}", wait_until="load")
-            for figure in page.locator("article figure").all():
-                figure.scroll_into_view_if_needed()
-                assert figure.locator("img").locator("visible=true").count() == 1
-                assert figure.locator("figcaption").is_visible()
-                assert len(figure.locator("figcaption").text_content()) > 20
+    for path in CHAPTERS:
+        page.goto(f"{server}/{path}", wait_until="load")
+        for media in ("print", "screen"):
+            page.emulate_media(media=media, color_scheme=reader["color_scheme"])
+            shown = page.evaluate(SHOWN)
+            assert shown
+            for pictures, captions in shown:
+                assert pictures == 1
+                assert len(captions) == 1
+                assert len(captions[0]) > 20
+
+
+# --- what is wider than its box --------------------------------------------------------------
+
+# What scrolls and does not say so, or says so and does not; and what does not stop at its end.
+SAYS = """async () => {
+  const kinds = ".katex-display .katex-html, .pst-scrollable-table-container, .fl-sheet, "
+    + ".cell_output pre";
+  const frame = () => new Promise(requestAnimationFrame), wrong = [];
+  for (const box of document.querySelectorAll(kinds)) {
+    if (!box.clientWidth) continue;
+    const words = new Range();
+    words.selectNodeContents(box);
+    const wide = box.matches("pre")
+      ? words.getBoundingClientRect().right > box.getBoundingClientRect().right + 2
+      : box.scrollWidth > box.clientWidth + 2;
+    const place = box.closest("div.math") ?? box;
+    const says = getComputedStyle(place, "::after").content.includes("scrolls");
+    if (wide !== says) wrong.push([box.className, box.textContent.slice(0, 80)]);
+    if (!wide || place !== box) continue;
+    if (getComputedStyle(box).maskImage === "none") wrong.push(["no edge", box.className]);
+    box.scrollLeft = box.scrollWidth;
+    await frame();
+    await frame();
+    if (box.dataset.scrolls !== "end") wrong.push(["no end", box.className]);
+  }
+  return wrong;
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pages
+def test_what_scrolls_says_so_until_its_end(watch, server, path, width):
+    page = watch(width=width).page
+    page.goto(f"{server}/{path}", wait_until="load")
+    measure.lay_out(page)
+    settle(page)
+    assert page.evaluate(SAYS) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_word_of_code_is_broken_in_a_table(watch, server, width):
+    page = watch(width=width).page
+    page.goto(f"{server}/book/notation.html", wait_until="load")
+    lines = page.locator("td code").evaluate_all("all => all.map(e => e.getClientRects().length)")
+    assert len(lines) > 20
+    assert set(lines) == {1}
+
+
+# What hides a part of a formula within a line, and signs behind one that stand on the next line.
+CLIPPED = """() => [...document.querySelectorAll("article span.math")].filter((node) => {
+  const text = node.closest("p, li, td, th, h1, h2, h3, figcaption, article");
+  let at = node.querySelector(".katex-html");
+  while (at !== text && getComputedStyle(at).overflow === "visible") at = at.parentElement;
+  return at !== text;
+}).map((node) => node.textContent)"""
+ALONE = """() => [...document.querySelectorAll("article .fl-keep")].filter((node) => {
+  const bases = node.querySelectorAll(".base"), last = node.lastChild, range = new Range();
+  if (!node.offsetParent || last.nodeType !== 3 || !last.length) return false;
+  range.selectNode(last);
+  const end = bases[bases.length - 1].getBoundingClientRect();
+  return range.getBoundingClientRect().left < end.right - 2;
+}).map((node) => node.parentElement.textContent)"""
+
+
+@pytest.mark.browser
+@chapters
+def test_formulas_within_a_line_are_whole(watch, server, path):
+    page = watch(width=390).page
+    page.goto(f"{server}/{path}", wait_until="load")
+    measure.lay_out(page)
+    page.evaluate("document.querySelectorAll('article details').forEach((d) => (d.open = true))")
+    assert page.locator(".fl-keep").count() > 30
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate(ALONE) == []
+
+
+class Set:
+    """In KaTeX's place."""
+
+    def call(self, _, tex, __):
+        return f"<span>{tex}</span>"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ("so (", ") is", "(x)"),
+        ("the ", "-th of", "x-th"),
+        ("is ", ". So", "x."),
+        ("is ", "-dimensional", "x-"),
+        ("is ", " or", None),
+        ("is ", "", None),
+    ],
+)
+def test_signs_stay_with_their_formula(before, after, kept):
+    page = soup(f'<p>{before}<span class="math">\\(x\\)</span>{after}</p>')
+    mathematics.set_mathematics(page, Set())
+    assert page.get_text() == f"{before}x{after}"
+    assert [node.get_text() for node in page.select(".fl-keep")] == ([kept] if kept else [])
+
+
+def test_wide_tables_have_small_letters_and_lines_without_columns_may_wrap():
+    def table(cells, count):
+        row = f"<tr>{cells * count}</tr>"
+        return f'<table class="table"><thead>{row.replace("td", "th")}</thead>{row}</table>'
+
+    page = soup(
+        f"<article>{table('<td>four words in it</td>', 10)}{table('<td>four_words_in_it</td>', 10)}"
+        f"{table('<td>' + 8 * 'more ' + '</td>', 4)}</article>"
+        '<div class="cell_output"><pre>mean 3.5,  truth 4\n</pre><pre>mean 3.5, 4\n</pre></div>'
+    )
+    wide.sort_out(page)
+    assert [t["class"][1:] for t in page.select("table")] == [[], ["fl-wide"], ["fl-words"]]
+    assert [pre.get("class") for pre in page.select("pre")] == [None, ["fl-lines"]]
 
 
 # --- mathematics, search --------------------------------------------------------------------
@@ -351,6 +557,17 @@ def test_the_search_shows_no_raw_mathematics_and_opens_where_the_word_is(watch, 
     marked = page.locator("article span.highlighted").first
     marked.wait_for()
     assert 0 < marked.bounding_box()["y"] < 900
+
+
+@pytest.mark.browser
+def test_the_search_passes_by_code_that_waits(watch, server):
+    page = watch().page
+    page.goto(f"{server}/search.html?q=jacobian")
+    page.locator("#search-results li a", has_text="RealNVP").first.click()
+    page.locator("article span.highlighted:not(.fl-code *)").first.wait_for()
+    page.wait_for_timeout(300)
+    assert page.locator("article span.highlighted").locator("visible=true").count() > 0
+    assert page.locator("details.fl-code[open]").count() == 0
 
 
 # --- heads ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from flowlib import check_flow
 from tools.notebooks import ROOT
 
 OVERLAY = ROOT / ".venv" / "peers"
-DIMS = (2, 6, 16)
+DIMS = (2, 16)
 HIDDEN = (16, 16)
 STEPS = 60
 
@@ -156,8 +156,7 @@ def test_no_false_alarm_on_flows_of_other_libraries(name, dim):
     x, context = data(dim)
     context = context if name.endswith("context") else None
     assert_right(check_flow(flow, x, context), name)
-    if dim != 6:
-        assert_right(check_flow(trained(flow, x, context), x, context), name)
+    assert_right(check_flow(trained(flow, x, context), x, context), name)
 
 
 def assert_right(report, name):

@@ -59,6 +59,12 @@ def test_an_example_address_reaches_every_place(tmp_path, monkeypatch):
         assert (copy / path).read_text() == (ROOT / path).read_text()
 
 
+def test_the_cards_of_the_landing_page_lead_to_the_chapters():
+    links = re.findall(r'href="([^"]+)"', site.landing())
+    found = [(ROOT / "book" / link).with_suffix(".ipynb").resolve() for link in links]
+    assert found == sorted((ROOT / "chapters").glob("[0-9]*.ipynb"))
+
+
 def test_every_mistake_names_one_test_and_can_be_made():
     for mistake in chosen([]):
         assert re.fullmatch(r"[\w/.-]+\.(py|ipynb)::.+", mistake["test"]), mistake["name"]

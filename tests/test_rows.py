@@ -71,7 +71,7 @@ def test_whole_numbers_of_any_kind(kind):
 def test_a_table_brings_its_names_and_mixed_types():
     table = Frame(height=X[:, 0], age=np.arange(50))
     rows, names = taken(table)
-    assert names.x == ["height", "age"]
+    assert names.x == ("height", "age")
     assert rows.x[:, 1].tolist() == list(range(50))
 
 
@@ -89,8 +89,8 @@ def test_what_is_hidden_is_not_trained_on():
     [
         (X + 1j, ValueError, r"real numbers, got complex128; np.stack"),
         (torch.as_tensor(X + 1j), ValueError, r"real numbers, got torch.complex128; torch.view"),
-        (Frame(a=X[:, 0], city=["Ulm"] * 50), TypeError, r"'Ulm' in column 'city'; drop such"),
-        (np.array([["a", "b"]] * 9), TypeError, r"of numbers, got an array of <U1"),
+        (Frame(a=X[:, 0], city=["Ulm"] * 50), TypeError, r"'Ulm' in column 'city' \(row 0\); drop"),
+        (np.array([["a", "b"]] * 9), TypeError, r"of numbers, got 'a' in column 0 \(row 0\), 'b'"),
         (np.array(["2026-01-01"] * 4, "M8[D]"), TypeError, r"array of datetime64\[D\]"),
         ([[1.0, 2.0], [3.0]], ValueError, "rows of one shape"),
         ([torch.zeros(2), torch.zeros(3)], ValueError, "rows of one shape"),
@@ -328,11 +328,54 @@ def test_batches_that_cannot_be_trained_on(data, named, message):
         fit(flow(), data, **named)
 
 
-def test_a_loader_is_no_validation_and_a_dictionary_no_batch():
-    with pytest.raises(TypeError, match="validation as arrays, got a DataLoader"):
-        fit(flow(), X, validation=of_tensors())
+def test_a_dictionary_is_no_batch():
     with pytest.raises(TypeError, match="got dict"):
         fit(flow(), iter([{"x": X}]))
+
+
+@pytest.mark.parametrize("data", [X, of_tensors(collate_fn=None)], ids=["rows", "loader"])
+def test_batches_judge_like_the_rows_that_they_hold(data):
+    """Of unequal sizes and weights, in an order of their own, from a generator of their own."""
+    rng = np.random.default_rng(1)
+    x, c, w = rng.normal(size=(50, 2)), rng.normal(size=(50, 1)), rng.uniform(1, 3, 50)
+    parts = [torch.as_tensor(part, dtype=torch.float32) for part in (x, c, w)]
+    own = torch.Generator().manual_seed(5)
+    before = own.get_state()
+    shuffled = DataLoader(TensorDataset(*parts), batch_size=20, shuffle=True, generator=own)
+    cut = [0, 7, 8, 50]
+    listed = [tuple(p[a:b] for p in parts) for a, b in itertools.pairwise(cut)]
+
+    class Batches:
+        def __iter__(self):
+            return iter(listed)
+
+    losses = []
+    for validation in (tuple(parts), shuffled, Batches()):
+        torch.manual_seed(0)
+        model = RealNVP(2, n_layers=2, hidden=(4,), context_dim=1)
+        given = {"context": np.arange(50.0)[:, None]} if data is X else {}
+        history = fit(model, data, validation=validation, steps=20, eval_every=5, **given)
+        losses.append([loss for _, loss in history.valid])
+    assert len(losses[0]) == 5
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    assert torch.equal(own.get_state(), before)
+
+
+def test_batches_that_cannot_judge():
+    with pytest.raises(ValueError, match="gone through at every look, got a generator, which can"):
+        fit(flow(), X, validation=(X for _ in range(3)))
+    with pytest.raises(
+        ValueError, match="expected validation batches, got a DataLoader that gives"
+    ):
+        fit(flow(), X, validation=DataLoader(torch.empty(0, 2)))
+    odd = [*torch.zeros(2, 4, 2), torch.zeros(4, 3)]
+    with pytest.raises(ValueError, match=r"validation batch 3 of shape \(rows, 2\), got \(4, 3\)"):
+        fit(flow(), X, validation=DataLoader(odd, batch_size=None))
+    with pytest.raises(ValueError, match="a context of shape"):
+        fit(
+            RealNVP(2, context_dim=1), X, context=X[:, :1], validation=DataLoader(torch.zeros(9, 2))
+        )
 
 
 # --- arrays in files ------------------------------------------------------------------------------
@@ -387,7 +430,7 @@ def test_values_in_a_file_are_checked_too(tmp_path, monkeypatch):
     bad[40, 1] = 1e300
     with pytest.raises(ValueError, match=r"1e\+300 in column 1 of data is beyond torch.float32"):
         fit(flow(), in_a_file(tmp_path, bad))
-    with pytest.raises(TypeError, match="of numbers, got an array of <U1"):
+    with pytest.raises(TypeError, match="of numbers, got 'a' in column 0"):
         fit(flow(), in_a_file(tmp_path, np.array([["a", "b"]] * 9)))
     with pytest.raises(ValueError, match=r"of shape \(rows, 2\), got \(50, 3\)"):
         fit(flow(), in_a_file(tmp_path, np.zeros((50, 3))))
@@ -548,6 +591,34 @@ def test_a_gap_is_named_by_its_column_and_counted_by_rows():
     ages.loc[5, "age"] = np.inf
     with pytest.raises(ValueError, match="got inf in column 'age' of the context of data, in 1 of"):
         fit(RealNVP(2, 2, (8,), context_dim=1), x, context=ages, steps=1)
+
+
+def test_text_among_numbers_is_named_with_its_place_and_its_cure():
+    x, _ = patients()
+    x = x.astype(object)
+    x.loc[9, "bmi"] = "?"
+    with pytest.raises(
+        TypeError, match=r"got '\?' in column 'bmi' \(row 9\); pd.to_numeric\(column"
+    ):
+        fit(flow(), x)
+    x.loc[5, "bp"] = "10,784"
+    with pytest.raises(
+        TypeError, match=r"'\?' in .*, '10,784' in column 'bp' \(row 5\); .*thousands"
+    ):
+        fit(flow(), x)
+    x["bmi"] = None
+    with pytest.raises(
+        TypeError, match=r"got None in column 'bmi' \(row 0\).* fill what is missing"
+    ):
+        fit(flow(), x)
+    text = np.array([["1", "2"], ["3", "4.5"]])
+    assert taken(text)[0].x.tolist() == [[1.0, 2.0], [3.0, 4.5]]
+
+
+def test_a_column_that_is_also_a_context_is_named():
+    x, ages = patients()
+    with pytest.warns(UserWarning, match="column 'bp' of the data is also column 'last' of"):
+        fit(RealNVP(2, context_dim=2), x, context=ages.assign(last=x["bp"]), steps=1)
 
 
 def test_tables_in_another_order_are_refused_and_not_paired_by_place():

@@ -16,7 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    Laplace,
+    LowRankMultivariateNormal,
+    MixtureSameFamily,
+    Normal,
+)
 from torch.distributions import MultivariateNormal as TorchNormal
 
 import flowlib
@@ -83,6 +90,17 @@ def _on(base):
     return Flow(LULinear(2), base)
 
 
+def _on_asked(given, asked):
+    """What a distribution has computed when it was asked is one of its tensors, too."""
+    if given == "cov_factor":
+        base = LowRankMultivariateNormal(torch.ones(2), torch.ones(2, 1), torch.ones(2))
+    else:
+        base = TorchNormal(torch.ones(2), **{given: torch.diag(torch.tensor([2.0, 3.0]))})
+    for name in asked:
+        getattr(base, name)
+    return _on(base)
+
+
 MADE_OF = {
     **FLOWS,
     "bits": lambda: BernoulliMADE(6, (8,), order="random", n_masks=3),
@@ -91,6 +109,17 @@ MADE_OF = {
     "a class of one's own": lambda: _on_shift(),
     "on Laplace": lambda: _on(Independent(Laplace(torch.zeros(2), torch.ones(2)), 1)),
     "on PyTorch's normal": lambda: _on(TorchNormal(torch.ones(2), 2 * torch.eye(2))),
+    **{
+        f"on a normal, given {given}, asked for {', '.join(asked)}": functools.partial(
+            _on_asked, given, asked
+        )
+        for given, asked in [
+            ("covariance_matrix", ["precision_matrix"]),
+            ("precision_matrix", ["scale_tril", "covariance_matrix"]),
+            ("scale_tril", ["precision_matrix"]),
+            ("cov_factor", ["precision_matrix", "scale_tril"]),
+        ]
+    },
     "on a mixture": lambda: _on(
         MixtureSameFamily(
             Categorical(torch.tensor([0.2, 0.8])),
@@ -368,6 +397,10 @@ def point_to_what_there_is_not(header, recipe, tensors):
     recipe["made"]["args"] = [{"same": 7}]
 
 
+def ask_for_what_runs(header, recipe, tensors):
+    recipe["made"]["asked"] = ["compile"]
+
+
 def describe_it_within_itself(header, recipe, tensors):
     header["recipe"] = '{"tuple": [' * 100_000
 
@@ -393,6 +426,7 @@ def describe_it_within_itself(header, recipe, tensors):
         (leave_the_arguments_out, "or by hand: 'args'"),
         (describe_what_there_is_not, "'eval'"),
         (point_to_what_there_is_not, "or by hand: list index"),
+        (ask_for_what_runs, "expected what a RealNVP computes when asked, got compile"),
         (describe_it_within_itself, "or by hand: .*recursion"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

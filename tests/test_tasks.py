@@ -100,7 +100,7 @@ def shear(hand):
         return [browser.state(hand.explorer, "matrix")[k] for k in (1, 3)]
 
     size = hand.find("svg").evaluate("e => e.getBoundingClientRect().width")
-    described(hand, column, lambda name: (size / 6, size / 6))
+    described(hand, column, lambda name: (size / 6.5, size / 6.5))
     hand.move("column-2", (None, 0.7))
 
 
@@ -242,7 +242,7 @@ def long(hand):
         return browser.state(hand.explorer, "latent")
 
     svg = hand.find("svg").evaluate("e => e.getBoundingClientRect().width")
-    described(hand, place, lambda name: (svg / 5.2, svg / 5.2))
+    described(hand, place, lambda name: (svg / 6.4, svg / 6.4))
     hand.move("latent", hand.explorer.evaluate("e => e.model.get('longest').from"))
 
 
@@ -291,10 +291,11 @@ def test_solved_by_one_of_them_alone_and_kept(watch, by, task):
     assert turn.get_attribute("data-kept") == "false"
     solve(hand)
     assert hand.solved(), turn.inner_text()
+    assert turn.locator(".fl-verdict").inner_text().startswith("✓ Solved. ")
     hand.find('[data-action="reset"]').press("Enter")
     assert not hand.solved()
     assert turn.get_attribute("data-kept") == "true"
-    assert "Solved" in turn.inner_text()
+    assert turn.locator(".fl-verdict").inner_text().startswith("✓ Solved before. Now: ")
 
 
 def test_it_is_read_out_when_the_hand_rests(watch):

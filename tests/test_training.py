@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -88,6 +89,28 @@ def test_a_run_leaves_nothing_worse_than_it_found():
     assert again.valid[0][0] == 0
     assert min(loss for _, loss in again.valid) == again.valid[0][1]
     assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
+
+
+def test_a_run_that_found_nothing_better_says_so_and_why():
+    train, valid = two_moons()
+    flow = linear_flow(2)
+    fit(flow, train, steps=300, lr=0.05, validation=valid)
+    wild = {"lr": 1.0, "validation": valid, "schedule": "constant", "eval_every": 10}
+    has_not_fallen = r"no weights were better .* has not fallen either, .* smaller lr \(it was 1\)"
+    with pytest.warns(UserWarning, match=has_not_fallen) as found:
+        assert fit(flow, train, steps=30, **wild).best_step == 0
+    assert found[0].filename == __file__
+    elsewhere = {"steps": 30, "lr": 0.05, "eval_every": 10, "validation": 100 * valid + 1000}
+    with pytest.warns(UserWarning, match="no weights were better .* are they in the units of the"):
+        assert fit(linear_flow(2), train, **elsewhere).best_step == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(linear_flow(2), train, steps=30, lr=0.05, validation=valid, eval_every=10)
+        fit(flow, train, steps=30, **{**wild, "validation": 0})
+        fit(flow, train, steps=1, **wild)  # one look says little
+        # twelve rows are learnt by heart: the history says so, and the start is the best there is
+        few = fit(linear_flow(2), train[:12], steps=300, lr=0.02, validation=torch.randn(500, 2))
+        assert few.best_step == 0 < few.train[0] - few.train[-1]
 
 
 def test_continuations_never_lose_anything():
@@ -632,6 +655,21 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     second = fit(two, x, steps=20, checkpoint=tmp_path / "run.pt")
     assert first == second
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_a_checkpoint_from_before_an_option_was_there_is_gone_on_with(tmp_path):
+    path, x = tmp_path / "run.pt", torch.randn(60, 2)
+    whole = fit(linear_flow(2), x, steps=20, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    for name in ("compile", "precision"):
+        del state["settings"][name]
+    torch.save(state, path)
+    assert fit(linear_flow(2), x, steps=20, checkpoint=path) == whole
+    del state["settings"]["lr"]
+    state["settings"]["steps"] = 19
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"of another run: steps was 19, is 20; lr was 0.001, is"):
+        fit(linear_flow(2), x, steps=20, lr=0.5, checkpoint=path)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

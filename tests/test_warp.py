@@ -91,9 +91,9 @@ def test_mouse_in_both_themes(watch, theme):
     one = watch(color_scheme=theme)
     warp = browser.alone(one, WarpExplorer())
     width = warp.locator("svg:visible").first.bounding_box()["width"]
-    browser.drag(one.page, warp.locator('[data-handle="column-1"]'), width / 12, -width / 6)
+    browser.drag(one.page, warp.locator('[data-handle="column-1"]'), width / 13, -width / 6.5)
     assert numbers(warp)[0] == pytest.approx([1.75, 0.5, 0.75, 1.0], abs=0.03)
-    browser.drag(one.page, warp.locator('[data-handle="point"]'), -width / 6, 0)
+    browser.drag(one.page, warp.locator('[data-handle="point"]'), -width / 6.5, 0)
     assert numbers(warp)[1] == pytest.approx([0, 1], abs=0.03)
 
 

@@ -79,23 +79,49 @@ if (equations?.[asked]) {
 
 // Who comes from a search sees where the word stands.
 function showMarked() {
-  const marked = document.querySelector("article span.highlighted");
+  const marked =
+    document.querySelector("article span.highlighted:not(.fl-code *)") ??
+    document.querySelector("article span.highlighted");
   if (!marked || location.hash) return;
   for (let node = marked.closest("details"); node; node = node.parentElement.closest("details")) node.open = true;
   marked.scrollIntoView({ block: "center" });
 }
 addEventListener("DOMContentLoaded", () => setTimeout(showMarked, 50)); // Sphinx marks it after 10 ms
 
-// What is wider than its box is marked: a formula says that it scrolls (browsers let the arrow keys scroll
-// it), code and tables can be reached by Tab. A box is asked when it is laid out, not before.
+// What is wider than its box is marked, and says that it scrolls until one has come to its end; formulas
+// by themselves take the arrow keys, the others are reached by Tab. Of a table that scrolls the first
+// column stays, where it leaves room for others. A box is asked when it is laid out, not before.
+const TABLE = ".pst-scrollable-table-container";
+const words = new Range();
+function beyond(box) {
+  if (!box.matches("pre")) return box.scrollWidth - box.clientWidth;
+  words.selectNodeContents(box); // its lines alone, for browsers differ in whether its padding counts
+  return words.getBoundingClientRect().right + box.scrollLeft - box.getBoundingClientRect().right;
+}
+function mark(box) {
+  const left = beyond(box);
+  if (left > 2) box.dataset.scrolls = box.scrollLeft < Math.min(left, box.scrollWidth - box.clientWidth) - 2 ? "on" : "end";
+  else delete box.dataset.scrolls;
+  return left > 2;
+}
 const boxes = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    const wide = target.scrollWidth > target.clientWidth + 2;
-    if (target.matches(".katex-html")) target.toggleAttribute("data-scrolls", wide);
-    else target.tabIndex = wide ? 0 : -1;
+    const silent = target.matches(".output, :not(.cell_output *):is(pre)"); // code is known to scroll
+    const wide = silent ? target.scrollWidth > target.clientWidth + 2 : mark(target);
+    if (!target.matches(".katex-html")) target.tabIndex = wide ? 0 : -1;
+    if (target.matches(TABLE)) {
+      const first = target.querySelector("tr > :first-child");
+      target.classList.toggle("fl-held", wide && first.offsetWidth < 0.4 * target.clientWidth);
+    }
+    if (wide && !silent) target.onscroll = () => mark(target);
   }
 });
+const KINDS = `.katex-display .katex-html, article pre, ${TABLE}, .cell_output > .output, .fl-sheet`;
+function observe() {
+  boxes.disconnect();
+  for (const node of document.querySelectorAll(KINDS)) boxes.observe(node);
+}
 document.fonts.ready.then(() => {
-  const kinds = ".katex-display .katex-html, article pre, .pst-scrollable-table-container, .cell_output > .output";
-  for (const node of document.querySelectorAll(kinds)) boxes.observe(node);
+  observe();
+  document.fonts.addEventListener("loadingdone", observe); // those of formulas that come near
 });

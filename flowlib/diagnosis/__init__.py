@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from flowlib.adapters import view
 from flowlib.arguments import require_context, require_finite, require_tensor
+from flowlib.arrays import as_tensors
 from flowlib.diagnosis.calls import finite, modes, repeatable, rows, shapes, untouched
 from flowlib.diagnosis.densities import (
     bits,
@@ -44,8 +45,8 @@ __all__ = ["Finding", "Report", "check_flow"]
 
 def check_flow(
     flow: Any,
-    x: Tensor,
-    context: Tensor | None = None,
+    x: Any,
+    context: Any = None,
     *,
     rebuild: Callable[[], nn.Module] | None = None,
     bits_per_dim: Callable[[Tensor], Tensor] | None = None,
@@ -59,8 +60,9 @@ def check_flow(
             normflows, a ``torch.distributions.TransformedDistribution``, a module or function that
             maps ``x`` to ``(z, log_det)``, or a :class:`~flowlib.adapters.Foreign` made of
             functions. It is left as it is.
-        x: rows of data ``(n, *event)``, some hundred are enough.
-        context: their contexts ``(n, C)``, if the flow takes some.
+        x: rows of data ``(n, *event)``, some hundred are enough: a tensor in the flow's dtype, an
+            array, or a table such as pandas' DataFrame, whose columns the report names.
+        context: their contexts ``(n, C)``, if the flow takes some, in one of these forms.
         rebuild: makes the same flow anew, with other random weights. With it the report knows
             whether ``state_dict`` carries all that the flow is made of. The ready flows of this
             library need none.
@@ -74,9 +76,10 @@ def check_flow(
         determinants of pictures, it is a minute, and what would not fit into memory is not tried.
 
     Raises:
-        TypeError: if ``flow`` is of no kind that is known, or ``x`` is not a tensor.
+        TypeError: if ``flow`` or ``x`` is of no kind that is known.
         ValueError: if ``x`` has fewer than two rows or values that are not finite; if a context is
-            missing, or has another shape.
+            missing, or has another shape; if a table has other columns than those that the flow
+            was fitted on.
 
     Example:
         >>> from flowlib import RealNVP
@@ -85,6 +88,7 @@ def check_flow(
         >>> report.ok, report["log-determinant"].verdict
         (True, 'ok')
     """
+    x, context, names = as_tensors("check_flow", flow, x, context)
     require_tensor("check_flow", "x", x)
     if x.dim() < 2 or len(x) < 2:
         raise ValueError(f"check_flow: expected rows (n, ...), two or more, got {tuple(x.shape)}")
@@ -101,7 +105,7 @@ def check_flow(
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
-        patient = Patient(flow, x.detach(), context, rebuild, bits_per_dim, levels)
+        patient = Patient(flow, x.detach(), context, rebuild, bits_per_dim, levels, names)
         return Report(name, [_tried(line, ask, patient) for line, ask in LINES.items()])
 
 

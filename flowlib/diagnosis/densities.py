@@ -135,6 +135,8 @@ def integral(p: Patient) -> Outcome:
     measured = f"the density integrates to {mean:.3f}, standard error {error:.3f}"
     if abs(mean - 1) < max(SIGMAS * error, 0.02):
         return Outcome(OK, measured)
+    if p.condition * p.own.eps > 1:
+        raise NotTried(f"rounding moves its draws: the condition number is {p.condition:.1g}")
     return Outcome(
         WRONG,
         measured,
@@ -238,7 +240,9 @@ def _moved(v: View, row: Tensor, context: Tensor | None, by: float, flip: bool) 
 def columns_of_data(p: Patient) -> Outcome:
     if p.own.view.discrete:
         raise NotTried("its values are zeros and ones")
-    found = columns.faults(p.all_x)
+    found = columns.faults(p.all_x, p.names.x)
+    if p.context is not None:
+        found += columns.shared(p.x, p.context, *p.names)
     if found:
         return Outcome(
             NOTE,
@@ -285,9 +289,10 @@ def context_used(p: Patient) -> Outcome:
             if torch.equal(before, density(version.view, version.x, moved)):
                 ignored.append(k)
     if ignored:
+        name = columns.column_name(ignored[0], p.names.context, version.context.shape[1:])
         return Outcome(
             WRONG,
-            f"at shaken weights the density does not change with column {ignored[0]} of the "
+            f"at shaken weights the density does not change with {name} of the "
             f"context ({len(ignored)} of {version.context.shape[1]} columns)",
             "a context that is not passed on, or masked as if it were an input",
             "the context goes to every unit, unmasked",

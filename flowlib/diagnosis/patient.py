@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlib.adapters import Foreign, View, view
+from flowlib.arrays import Names
 from flowlib.diagnosis.findings import NotTried
 from flowlib.diagnosis.jacobians import Jacobians, jacobians_of
 from flowlib.diagnosis.versions import Version, mapped_by
@@ -56,9 +57,10 @@ class Patient:
         rebuild: Callable[[], nn.Module] | None,
         bits_per_dim: Callable[[Tensor], Tensor] | None,
         levels: int,
+        names: Names,
     ) -> None:
         self.flow, self.rebuild = flow, rebuild
-        self.bits_per_dim, self.levels = bits_per_dim, levels
+        self.bits_per_dim, self.levels, self.names = bits_per_dim, levels, names
         self.all_x = x
         every = max(1, len(x) // ROWS)
         self.x = x[::every][:ROWS].clone()

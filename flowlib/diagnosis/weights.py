@@ -36,6 +36,16 @@ def gradients(p: Patient) -> Outcome:
         raise NotTried("its density has no gradient")
     grads = torch.autograd.grad((weights * log_p).sum(), [q for _, q in named], allow_unused=True)
     missed = {n: q for (n, q), g in zip(named, grads, strict=True) if g is None or not g.any()}
+    if missed:  # in a long chain a draw of the weights may leave a layer without a unit that is on
+        little = p.moved_little.some(len(version.x))
+        parameters = dict(little.flow.named_parameters())
+        again = torch.autograd.grad(
+            density(little.view, little.x, little.context).sum(),
+            [parameters[n] for n in missed],
+            allow_unused=True,
+        )
+        found = zip(missed.items(), again, strict=True)
+        missed = {n: q for (n, q), g in found if g is None or not g.any()}
     unreached = list(missed)
     if all(q.numel() == 1 for q in missed.values()) and unreached:
         return Outcome(
@@ -57,8 +67,9 @@ def gradients(p: Patient) -> Outcome:
         )
     if p.estimator is not None:
         return _estimated_gradient(p)
-    # a row beside a kink needs a small step, a norm that is iterated a large one
-    for nearer in (10.0, 1.0, 0.1, 0.01):
+    # a row beside a kink needs a small step, and so do many steep layers; a norm that is iterated
+    # needs a large one
+    for nearer in (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4):
         direction = [torch.randn_like(q) for _, q in named]
         slope = sum(float((g * d).sum()) for g, d in zip(grads, direction, strict=True))
         numeric = _numeric_slope(version, named, direction, weights, nearer)

@@ -95,7 +95,7 @@ function setSpelled(node, words) {
 }
 
 // An index in a drawing's text: text.append("x", lowered("1")).
-const lowered = (words) => make("svg:tspan", { dy: 4, "font-size": "75%" }, words);
+const lowered = (words) => make("svg:tspan", { dy: 4, "font-size": "78%" }, words);
 const indexed = (letter, index) => [make("svg:tspan", { class: "fl-math" }, letter), lowered(`${index}`)];
 
 // "1, 2 and 3"
@@ -340,6 +340,8 @@ const panelTitle = (color, ...text) => titled(swatch(color), ...text);
 const legend = (...keys) => make("p", { class: "fl-panel-title fl-legend" }, ...keys.map((key) => make("span", {}, ...key)));
 // What an explorer says of its state, and small print.
 const saying = () => make("p", { class: "fl-say" });
+// A text with the room that `longest` needs, so that nothing below it moves when it is another.
+const roomy = (node, longest) => make("div", { class: "fl-room", "data-room": longest.replaceAll("$", "") }, node);
 const fine = (...text) => make("p", { class: "fl-fine" }, ...text);
 
 function readout(name, digits = 2) {
@@ -370,14 +372,16 @@ function ledger([low, high], rows) {
 
 // The explorer's task, which it judges itself: `draw` gets whether it is done, and a sentence. What is
 // solved once stays solved for the visit. A state that a preset has set solves nothing: only a hand does
-// that, from a state that was no solution. To a screen reader it speaks when the hand rests.
+// that, from a state that was no solution. To a screen reader it speaks when the hand rests. `longest`
+// is the longest sentence that it has room for.
 const REST = 700; // milliseconds
+const [SOLVED, BEFORE] = ["✓ Solved. ", "✓ Solved before. Now: "]; // the second away from the solution
 const GIVEN = "That is it, but it was given to you. Move away from it, and find the way back by hand.";
-function task(page, name, text) {
+function task(page, name, text, longest = "") {
   const [tick, verdict] = [make("b", { class: "fl-tick" }), make("span", {})];
   const heard = make("span", { class: "fl-unseen", role: "status" });
   const node = make("div", { class: "fl-task", "data-task": name },
-    make("p", {}, make("b", {}, "Your turn. "), ...spelled(text)), make("p", { class: "fl-verdict" }, tick, verdict), heard);
+    make("p", {}, make("b", {}, "Your turn. "), ...spelled(text)), roomy(make("p", { class: "fl-verdict" }, tick, verdict), longest && BEFORE + longest), heard);
   let [given, timer] = [true, 0];
   const speak = () => {
     if (page.isHeld()) timer = setTimeout(speak, REST);
@@ -390,9 +394,10 @@ function task(page, name, text) {
       if (done && !given) page.solved.add(name);
       const kept = page.solved.has(name);
       put(node, { "data-solved": done && !given, "data-kept": kept });
-      setText(tick, kept ? "✓ Solved. " : "");
       const words = given && !kept ? GIVEN : says;
-      if (verdict.spelled === words) return;
+      const mark = kept ? (done ? SOLVED : BEFORE) : "";
+      if (verdict.spelled === words && tick.textContent === mark) return;
+      setText(tick, mark);
       setSpelled(verdict, words);
       clearTimeout(timer);
       timer = setTimeout(speak, REST);

@@ -192,7 +192,7 @@ function sheet(game, name, label, right) {
   svg.append(...cells.map((one) => one.face), ...cells.map((one) => one.dot), marks, ring);
   if (goal.pixel !== undefined) {
     const [x, y] = spot(goal.pixel);
-    ring.before(make("svg:text", { class: "fl-asked fl-cased", x: x + 0.8 * cell, y: y + 0.26 * cell }, "?"));
+    ring.before(make("svg:text", { class: "fl-asked fl-cased", x: x + 0.7 * cell, y: y + 0.3 * cell }, "?"));
   }
   svg.onpointerleave = () => point(-1);
   ring.addEventListener("keydown", () => point(-1));
@@ -417,6 +417,8 @@ function tilesOf(game) {
 
 // --- words and numbers ------------------------------------------------------------------------
 
+const LONGEST = "Pixel 37 of 64, row 4, column 4: p(ink) = 0.04, and the random number u = 0.15 is not less: no ink. It costs 0.04 nats.";
+
 // The numbers of the pixel that is told of, in words, and its chance and random number on a gauge.
 function telling(game) {
   const told = make("p", { class: "fl-told", "data-told": "" });
@@ -432,7 +434,7 @@ function telling(game) {
     random.hidden = mean || t < given || t >= known;
     setSpelled(told, `Pixel ${t + 1} of ${game.dim}, ${game.where(d)}: ${tell(now, t, p, u)}`);
   };
-  return { node: make("div", { class: "fl-telling" }, told, gauge), draw };
+  return { node: make("div", { class: "fl-telling" }, roomy(told, LONGEST), gauge), draw };
 }
 
 function tell({ look: d, given, known, mean, counts, large }, t, p, u) {
@@ -494,7 +496,8 @@ function turnOf({ page, goal, start, place, width, where }) {
   if (goal.pixel === undefined) return { asked, nodes: [], draw: () => {} };
   const turn = task(page, "far",
     `Find a given pixel that matters to the one marked ?, at ${where(goal.pixel)}: change it, and it alone, so that ? ` +
-    `is ink in at ${goal.sign > 0 ? "least" : "most"} ${goal.bound} of ${MANY} completions.`);
+    `is ink in at ${goal.sign > 0 ? "least" : "most"} ${goal.bound} of ${MANY} completions.`,
+    `Now 100 of ${MANY}, with one pixel changed.`);
   function judge(s, count) {
     const others = place.slice(0, start.given).filter((d) => s.pixels[d] !== start.pixels[d]);
     const says = `Now ${count} of ${MANY}`;
@@ -549,7 +552,7 @@ function chancePart(game) {
   const draw = (now) => {
     chance.draw(now);
     views.draw();
-    put(title, {}, swatch("var(--fl-muted)"), now.mean ? `ink in ${MANY} completions` : "p(ink), given those before");
+    put(title, {}, swatch("var(--fl-muted)"), now.mean ? `ink in ${MANY} completions` : "p(ink | those before)");
   };
   return { node, draw };
 }

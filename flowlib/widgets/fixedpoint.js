@@ -90,9 +90,9 @@ const SQUARE = [-3.5, 3.5];
 const TALLEST = [-8, 8];
 const LINE = (slope) => TICKS.map((x) => slope * x);
 const CURVES = {
-  gentle: { points: [-0.9, -0.7, -0.2, 0.3, 0.6, 0.4, 0.1], z: 1.2 },
+  gentle: { points: [-0.9, -0.7, -0.2, 0.3, 0.6, 0.4, 0.1], z: -0.5 },
   "slope −0.95": { points: LINE(-0.95), z: 0.1 },
-  "slope +0.97": { points: LINE(0.97), z: 2 },
+  "slope +0.97": { points: LINE(0.97), z: 0.5 },
   "slope 1.2": { points: [-1.2, -1.2, -1.2, 0, 1.2, 1.2, 1.2], z: 0.5 },
   "steep elsewhere": { points: [-0.4, -0.3, -0.1, 0.2, 0.4, 0.5, 1.8], z: -0.8 },
   fold: { points: [1.25, 1.25, 1.25, 0, -1.25, -1.25, -1.25], z: 0.1 },
@@ -199,9 +199,12 @@ function sayCurve(m, guess) {
   return `${map} ${fate}${told(m, guess)}`;
 }
 
-const SIDES = { rises: "where it rises", falls: "where it falls", both: "on both sides" };
+const LONGEST = "Three different x have this z: it cannot be undone. The iteration finds one of them, which the start chooses: " +
+  "near there a step keeps 0.97 of the error. No bound promises that. You said on either side: it is where it falls, only.";
+const SIDES = { rises: "where it rises", falls: "where it falls", both: "on either side" };
 function told(m, guess) {
-  if (!guess || m.c <= 1) return "";
+  if (!guess) return "";
+  if (m.c <= 1) return ` You said ${SIDES[guess]}: push $c$ past 1 to see.`;
   return ` You said ${SIDES[guess]}: ${guess === "falls" ? "so it is" : "it is where it falls, only"}.`;
 }
 
@@ -446,11 +449,14 @@ function curveView(page) {
   const guesses = choice(Object.entries({ rises: "rises", falls: "falls", both: "either" })
     .map(([name, words]) => [words, name, { "data-guess": name }]), () => get("guess"), (name) => set({ guess: get("guess") === name ? "" : name }));
   const presets = Object.fromEntries(Object.entries(CURVES).map(([name, state]) => [name, () => structuredClone(state)]));
-  const asked = make("span", {}, make("b", {}, "Predict. "), "Past 1, two ", math("x"), " share a ", math("z"), " where ", math("g"));
+  const asked = make("span", { class: "fl-question" }, make("b", {}, "Predict. "), "Past 1, two ", math("x"), " share a ", math("z"), " where ", math("g"));
   const node = frame([
     colors(), body, next(make("div", { class: "fl-slope" }, slope.node)),
     later(make("div", { class: "fl-row fl-tight" }, asked, ...guesses.nodes)), later(presetRow(page, presets)),
-  ], [sum.node, say, ...turns.map((one) => one.node), make("div", { class: "fl-row fl-tight" }, ...which.nodes), ends.node]);
+  ], [
+    sum.node, roomy(say, LONGEST),
+    make("div", { class: "fl-row fl-tight" }, ...which.nodes), ...turns.map((one) => one.node), ends.node,
+  ]);
 
   function draw(width) {
     build(sizesOf(pictureWidth(width)));
@@ -478,7 +484,7 @@ function curveView(page) {
 // --- the block's view -------------------------------------------------------------------------
 
 const BENDS = { Sine: Math.sin, Tanh: Math.tanh, ELU: (h) => (h > 0 ? h : Math.exp(h) - 1) };
-const WIDE = 2.6; // how far the plane is seen
+const WIDE = 3.2; // how far the plane is seen
 const NEAR = [-2.5, 2.5];
 const RINGS = [0.25, 0.5, 1, 1.5, 2];
 const ROUND = 40; // points of a ring
@@ -597,7 +603,7 @@ function blockView(page) {
     ["slope", ["the bound ", math("c")], show],
     ["plain", ["plain evaluations"]],
     ["accelerated", ["accelerated ones"]],
-    ["radius", ["radius of the circle"], short],
+    ["radius", ["circle’s radius"], short],
     ["error", ["true error in it"], short],
     ["answer", ["the answer ", math("x")]],
   ]);
@@ -607,8 +613,9 @@ function blockView(page) {
     near: () => ({ latent: [0.6, -0.4] }), far: () => ({ latent: [-2.2, 1.4] }), longest: () => ({ latent: longest.from }),
   };
   const node = frame([colors(), body, next(make("div", { class: "fl-step" }, step.node))], [
-    sum.node, say, turn.node, make("div", { class: "fl-row fl-tight" }, make("span", {}, "path"), ...paths.nodes),
-    later(presetRow(page, presets)), ends.node,
+    sum.node, make("div", { class: "fl-row fl-tight" }, make("span", {}, "path"), ...paths.nodes), later(presetRow(page, presets)),
+    roomy(say, "After 1000 evaluations $x$ lies somewhere in the circle of radius 0.0012 round $F(x_t)$; in truth it is 0.0011 away."), turn.node,
+    ends.node,
   ]);
 
   function draw(width) {

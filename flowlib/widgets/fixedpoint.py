@@ -96,7 +96,7 @@ class FixedPointExplorer(Explorer):
     points = Numbers(
         POINTS, shape=(7,), ranges={f"point {k + 1}": (-8.0, 8.0) for k in range(7)}
     ).tag(sync=True)
-    z = Number(1.2, low=-3, high=3).tag(sync=True)
+    z = Number(-0.5, low=-3, high=3).tag(sync=True)
     turn = Whole(0, low=0, high=1).tag(sync=True)
     guess = traitlets.Enum(["", "rises", "falls", "both"], default_value="").tag(sync=True)
     latent = Numbers(

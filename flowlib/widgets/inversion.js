@@ -6,6 +6,10 @@ const BEAT = 800; // milliseconds of a tick
 const FLOWS = ["maf", "iaf"];
 const WAYS = { sequential: "rank by rank", incremental: "each unit once", jacobi: "all at once" };
 
+// The longest of what is told of a coordinate.
+const LONGEST = "MAF: x5 asks for z5, which is given, and waits for x1, x2, x3 and x4, which its network needs. " +
+  "IAF: x5 asks for z5 and for z1, z2, z3 and z4. All of them are known, and so one pass is enough.";
+
 const isSlow = (flow, judge) => (flow === "maf") !== judge;
 const paired = (dim) => (dim * (dim - 1)) / 2;
 // The task: ranks shared as equally as they can be by so many ticks leave so many pairs linked.
@@ -147,13 +151,15 @@ function story(s, runs, tick) {
   return `Pass ${step}: ${right} of ${s.values.length} are right${luck ? ", some before they had to be" : ""}.`;
 }
 
-function judgeTask(s, runs) {
+// `told` is whether the reader knows how many ticks it takes, `isFresh` whether all is as at first.
+function judgeTask(s, runs, told, isFresh) {
   const slow = runs.find((run) => run.slow);
   const net = slow.nets[0];
   const linked = sumOf(net.before.map((before) => before.length));
   const [goal, enough] = [goalOf(net.dim) * s.layers, enoughOf(net.dim)];
   if (linked < enough) return [false, `Only ${linked} of ${paired(net.dim)} pairs are linked: that network knows less.`];
-  if (slow.needed > goal) return [false, `It takes ${slow.needed} ticks.`];
+  if (slow.needed > goal)
+    return [false, told ? `It takes ${slow.needed} ticks.` : isFresh ? "Predict how long it takes, or let it run." : `It takes more than ${goal} ticks.`];
   const byRank = sumOf(slow.nets.map((one) => one.most));
   if (slow.needed < byRank) return [true, "Done: these values hardly depend on one another, and a guess is soon right."];
   return [true, "Done: coordinates of one rank wait for the same ones, and move together."];
@@ -162,14 +168,15 @@ function judgeTask(s, runs) {
 // --- the picture ------------------------------------------------------------------------------
 
 // One flow: rows of values, x below and z above, and between two rows the units of a layer's network.
-function drawingOf(page, flow) {
+function drawingOf(page, flow, most) {
   const svg = make("svg:svg", { role: "group", "aria-label": flow.toUpperCase(), "data-flow": flow });
   const [wires, lit] = [make("svg:path", { class: "fl-wires" }), make("svg:path", { class: "fl-wires-lit" })];
   let [cells, units] = [[], []];
   let [spot, digits] = [null, 2];
   const lay = whenNew(([dim, layers, hidden, width]) => {
-    const [pitch, step] = [Math.min(56, width / dim), layers > 1 ? 84 : Math.min(128, 76 + width / 6)];
-    const radius = Math.min(18, pitch / 2 - 1.5);
+    const pitch = Math.min(56, width / dim);
+    const step = Math.max(84 * most, Math.min(128, 76 + width / 6)) / layers; // as high with fewer layers
+    const radius = Math.min(18, pitch / 2 - 0.5);
     digits = radius < 16 ? 1 : 2;
     const height = 78 + layers * step;
     const x = (k, count) => width / 2 + (k - (count - 1) / 2) * Math.min(pitch, width / count);
@@ -237,7 +244,8 @@ function drawingOf(page, flow) {
       const side = row === 0 ? "data" : row === s.layers ? "latent" : "between";
       const how = !there ? "waits" : !right ? "wrong" : at.known[i] ? "known" : "early";
       setClass(node, `fl-cell fl-${side} fl-${how}${s.chosen === i ? " fl-chosen" : ""}`);
-      setText(words, there ? show(at.u[i], digits) : "?");
+      const written = there ? range(digits + 1).map((n) => show(at.u[i], digits - n)) : ["?"];
+      setText(words, written.find((one) => one.length <= 4) ?? written.at(-1)); // as much as the circle holds
       const is = { waits: "not known yet", wrong: `${show(at?.u?.[i] ?? 0)}, still wrong`, early: `${show(at?.u?.[i] ?? 0)}, right`, known: `${show(at?.u?.[i] ?? 0)}, known` }[how];
       put(node, { "aria-label": `${flow.toUpperCase()} ${named(s, row, i).replace(/\$|_/g, "")}: ${is}`, "aria-pressed": s.chosen === i });
     }
@@ -247,8 +255,8 @@ function drawingOf(page, flow) {
 
 // --- the whole --------------------------------------------------------------------------------
 
-// Play, step, and a slider of ticks.
-function clock(page, most) {
+// Play, step, and a slider of ticks; `told` is whether it may say how many there will be.
+function clock(page, most, told) {
   let timer = 0;
   const play = button("play", { "data-action": "play" }, () => (timer ? stop() : begin()));
   const go = (tick) => page.set({ tick: clamp(tick, [0, most()]) });
@@ -277,7 +285,7 @@ function clock(page, most) {
       stop();
       go(tick);
     },
-    text: (tick) => `${tick} of ${most()}`,
+    text: (tick) => (told() ? `${tick} of ${most()}` : `${tick}`),
   });
   const draw = () => {
     put(bar.node.querySelector("input"), { max: most() });
@@ -294,10 +302,13 @@ function render({ model, el }) {
   let runs = [];
   const compute = whenNew(() => (runs = FLOWS.map((flow) => runOf(page.state(), weights, flow))));
   const most = () => Math.max(...runs.map((run) => run.needed));
-  const time = clock(page, most);
+  const slowest = () => runs.find((run) => run.slow);
+  // How long it takes is said to whoever has guessed, or has seen it.
+  const told = () => page.get("guess") > 0 || page.get("tick") >= slowest().needed;
+  const time = clock(page, most, told);
   const afresh = (changes) => {
     time.stop();
-    page.set({ ...changes, tick: 0 });
+    page.set({ ...changes, tick: 0, guess: 0 });
   };
   const goal = choice([["draw: z to x", false, { "data-judge": "false" }], ["judge: x to z", true, { "data-judge": "true" }]],
     () => page.get("judge"), (judge) => afresh({ judge }));
@@ -316,7 +327,7 @@ function render({ model, el }) {
   const orders = { natural: range(dim, 1), reversed: range(dim, 1).reverse() };
   const presets = Object.entries(orders).map(([name, order]) => preset(name, () => {
     time.stop();
-    page.give({ ranks: order, tick: 0 });
+    page.give({ ranks: order, tick: 0, guess: 0 });
   }));
   const others = button("other values", { "data-action": "values" }, () => {
     const draw = random(Math.round(1000 * Math.abs(page.get("values")[0])) + 1);
@@ -324,21 +335,21 @@ function render({ model, el }) {
     afresh({ values: range(dim).map(() => Math.round(100 * normal()) / 100) });
   });
   const guesses = make("div", { class: "fl-row fl-guess" });
-  const drawGuesses = whenNew((count) => guesses.replaceChildren(make("span", {}, make("b", {}, "Predict. "), "The slow side is done after tick"),
+  const drawGuesses = whenNew((count) => guesses.replaceChildren(make("span", { class: "fl-question" }, make("b", {}, "Predict. "), "The slow side is done after tick"),
     ...range(count, 1).map((n) => button(`${n}`, { "data-guess": n }, () => page.set({ guess: page.get("guess") === n ? 0 : n })))));
   const said = saying();
-  said.classList.add("fl-told-long");
-  const drawings = FLOWS.map((flow) => drawingOf(page, flow));
+  const drawings = FLOWS.map((flow) => drawingOf(page, flow, weights.length));
   const heads = FLOWS.map(() => titled(""));
   const counts = FLOWS.map((flow) => make("p", { class: "fl-fine fl-passes", "data-count": flow }));
   const turn = task(page, "ticks",
     `Find ranks and a way of inverting under which the slow side is done after ${goalOf(dim)} ticks a layer, and at least ` +
-    `${enoughOf(dim)} of the ${paired(dim)} pairs of coordinates are still linked.`);
+    `${enoughOf(dim)} of the ${paired(dim)} pairs of coordinates are still linked.`,
+    "Done: coordinates of one rank wait for the same ones, and move together.");
   const ends = tools(page, TRAITS, time.stop);
   el.replaceChildren(frame([
     next(row(...goal.nodes)),
     make("div", { class: "fl-both" }, ...FLOWS.map((_, k) => make("div", {}, heads[k], drawings[k].svg, counts[k]))),
-    ...time.nodes, said, next(guesses),
+    ...time.nodes, roomy(said, LONGEST), next(guesses),
   ], [
     next(row(make("span", { class: "fl-word" }, "the slow side inverts"), ...way.nodes)),
     next(row(make("span", { class: "fl-word" }, "ranks of ", math("x_1"), " to ", math(`x_${dim}`)), ...ranks)), next(row(...presets, others)),
@@ -357,7 +368,8 @@ function render({ model, el }) {
       const way = s.judge ? "x → z" : "z → x";
       setSpelled(heads[k], `${run.flow.toUpperCase()}, $${way}$`);
       drawings[k].draw(s, run, wide);
-      setText(counts[k], `${tick} of ${passes(run.needed)}\n${run.ticks[tick].cost} of ${run.total} multiplications`);
+      const made = told() || !run.slow ? `${tick} of ${passes(run.needed)}` : passes(tick);
+      setText(counts[k], `${made}\n${run.ticks[tick].cost} of ${run.total} multiplications`);
       put(counts[k], { "data-cost": run.ticks[tick].cost, "data-needed": run.needed });
       put(drawings[k].svg, { "data-last": JSON.stringify(run.ticks[tick].rows[s.judge ? s.layers : 0]?.u ?? null) });
     });
@@ -370,11 +382,11 @@ function render({ model, el }) {
       put(ranks[i], { "aria-label": `rank of x${i + 1}: ${rank}; press for the next` });
     });
     for (const node of guesses.querySelectorAll("button")) put(node, { "aria-pressed": Number(node.dataset.guess) === s.guess });
-    const slow = runs.find((run) => run.slow);
-    const guessed = s.guess && s.tick >= slow.needed
-      ? ` You said ${s.guess}: ${s.guess === slow.needed ? "so it is." : `it is ${slow.needed}.`}` : "";
+    const { needed } = slowest();
+    const guessed = s.guess ? ` You said ${s.guess}: ${s.guess === needed ? "so it is." : `it is ${needed}.`}` : "";
     setSpelled(said, s.chosen >= 0 ? runs.map((run) => tell(s, run, s.tick)).join(" ") : story(s, runs, s.tick) + guessed);
-    turn.draw(...judgeTask(s, runs));
+    const isFresh = WORK.every((name) => `${s[name]}` === `${page.start[name]}`);
+    turn.draw(...judgeTask(s, runs, told(), isFresh));
     ends.draw();
   });
 }

@@ -124,7 +124,13 @@ function space(axes, ranges, width, height, page, flow) {
   const dots = points.map((x, k) => {
     const [cx, cy] = it.at(place(x));
     it.add("circle", { cx, cy, r: 6, fill: "var(--fl-data)", "fill-opacity": 0.45, "data-point": k });
-    return it.text([cx + 10, cy - 7], `${k + 1}`, { class: "fl-small fl-cased" });
+    // Its number stands beside it, where no other point is.
+    const beside = [[13, -3], [13, 13], [-13, -3], [-13, 13]].map(([dx, dy]) => [cx + dx, cy + dy]);
+    const isFree = ([u, v]) => points.every((y) => {
+      const [px, py] = it.at(place(y));
+      return Math.hypot(px - u, py - (v - 4.5)) > 11;
+    });
+    return it.text(beside.find(isFree) ?? beside[0], `${k + 1}`, { class: "fl-small fl-cased", "text-anchor": "middle" });
   });
   const nearest = (spot) => {
     const [px, py] = it.at(spot);
@@ -394,7 +400,8 @@ function matrixPart(page, { names, most }) {
   const build = whenNew((width) => {
     map = heat(size, width, most, look);
     put(node, {}, panelTitle("var(--fl-third)", title), map.node, said);
-    put(key, {}, ramp.node, fine("exactly zero: ", count, promised));
+    const longest = `exactly zero: ${size * size} of ${size * size}. Largest inside the dashes, where the structure says 0: 0.0000`;
+    put(key, {}, ramp.node, roomy(fine("exactly zero: ", count, promised), longest));
   });
   const entry = ({ jacobian, rows, columns, ofData }) => {
     const [i, j] = [rows[cell[0]], columns[cell[1]]];
@@ -418,6 +425,8 @@ function matrixPart(page, { names, most }) {
 function pointsPart(page, flow) {
   const [node, where, whole, reach] = [make("div", {}), make("span", { class: "fl-where" }), fine(), reaches(page, flow)];
   const pick = axesPicker(flow.names, page);
+  const some = vector(flow.names.map(() => -0.25));
+  const longest = `x = ${some}${flow.infos.length > 1 ? `, which enters step 2 as ${some}` : ""}`;
   let map = null;
   const build = whenNew(([width, height, axes, ranges]) => {
     map = space(axes, ranges, width, height, page, flow);
@@ -425,7 +434,7 @@ function pointsPart(page, flow) {
       row(
         button("‹", { "data-action": "previous", "aria-label": "Previous point" }, flow.turn(-1)), where,
         button("›", { "data-action": "next", "aria-label": "Next point" }, flow.turn(1))),
-      whole);
+      roomy(whole, longest));
   });
   function draw({ step, composed, steps, waiting, error }) {
     map.draw();
@@ -460,10 +469,12 @@ function present(page, { infos, names, answer }) {
 
 // Is the flow one that fills its Jacobian step by step? Then that is the task, else volume is.
 function turnOf(page, { table }) {
-  const fills = table.some((steps) => steps.findIndex((s) => zeros(s.jacobian[1]) === 0) > 0);
+  const full = table.map((steps) => steps.findIndex((s) => zeros(s.jacobian[1]) === 0));
+  const fills = full.some((step) => step > 0 && step !== page.start.step); // and not at the press of one button
   const it = fills
     ? task(page, "fill", "After how many steps does every output depend on every input? " +
-      "Show all steps up to the first at which no zero is left.")
+      "Show all steps up to the first at which no zero is left.",
+      "Nothing is zero here, but nothing was one step before, either.")
     : task(page, "grow", "Of the points, find the one at which all steps together make volume grow the most.");
   return { node: it.node, draw: (now) => it.draw(...(fills ? judgeFill(now.steps, now) : judgeGrow(now.steps, table, now))) };
 }
@@ -482,8 +493,11 @@ function render({ model, el }) {
     matrix.reset();
     points.reset();
   });
+  const terms = flow.infos.map(() => "0.00").join(" + ");
+  const longest = `Steps 1 to ${flow.infos.length} together: no entry is zero, and no order makes it triangular. The diagonal's sum is not ` +
+    `log |det J| any more. Nobody needs it: determinants multiply, so the steps' log-determinants add up: ${terms} = 0.00.`;
   el.replaceChildren(frame(
-    [next(strip.node), next(mode.node), ...matrix.nodes, next(say)],
+    [next(strip.node), next(mode.node), ...matrix.nodes, next(roomy(say, longest))],
     [points.node, sum.node, turn.node, ends.node]));
 
   return page.run((width) => {
@@ -491,7 +505,7 @@ function render({ model, el }) {
     const m = measure(now, now.structure, now.rows, now.columns);
     // Both are built for a width in pixels, so that text and handles have their size on a phone.
     const beside = width >= BESIDE;
-    matrix.build(beside ? 356 : width);
+    matrix.build(beside ? 334 : width);
     points.build(beside ? RAIL - 20 : width, beside ? 176 : 0.62 * width);
     strip.draw(now.steps, now.step, now.composed);
     mode.draw();

@@ -159,7 +159,7 @@ class JacobianExplorer(Explorer):
         zeros = int((jacobian == 0).sum())
         _, measured = np.linalg.slogdet(jacobian)
         claimed = self._shown()["claimed"][self.composed]
-        fills = any(_first_without_zeros(steps) > 0 for steps in self.table)
+        fills = any(0 < _first_without_zeros(steps) != self.step for steps in self.table)
         task = (
             "after how many steps does every output depend on every input? Show all steps up to "
             "the first at which no zero is left."

@@ -468,7 +468,7 @@ function landscape(width, height, page, act) {
   let numbers = [];
   function mark(places) {
     numbers = places.map(([m, s, value]) => ({
-      at: it.at([m, Math.log(s)]), text: make("svg:text", { class: "fl-mark", "text-anchor": "middle" }, show(value)),
+      at: it.at([m, Math.log(s)]).map((v, i) => (i ? clamp(v, [top + 8, bottom - 8]) : v)), text: make("svg:text", { class: "fl-mark", "text-anchor": "middle" }, show(value)),
     }));
     marks.replaceChildren(...numbers.flatMap(({ at: [cx, cy], text }) =>
       [make("svg:circle", { cx, cy, r: 5.5, fill: "none", stroke: "var(--fl-ink)", "stroke-width": 2 }), text]));

@@ -5,10 +5,10 @@ const SPEED = 0.8; // layers a second
 const EDGE = 2; // standard deviations, of the outer circle and of the task
 const WAIT = 900; // milliseconds at either end, before the play goes back
 const SHADES = 12;
-// What a point's colour says: where it lay among the data, from left to right.
+// What a point's colour says: where it lay among the data, from left to right. In the dark it begins lighter.
 const shade = (k) => {
   const t = k / (SHADES - 1);
-  return `oklch(${(0.42 + 0.33 * t).toFixed(3)} 0.15 ${((300 + 130 * t) % 360).toFixed(0)})`;
+  return `oklch(calc(var(--fl-first) * ${(1 - t).toFixed(3)} + ${(0.75 * t).toFixed(3)}) 0.15 ${((300 + 130 * t) % 360).toFixed(0)})`;
 };
 
 const pairs = (flat) => range(flat.length / 2).map((i) => [flat[2 * i], flat[2 * i + 1]]);
@@ -103,7 +103,8 @@ function seenOf({ places }) {
   return [0, 1].map((c) => {
     const all = places.flat().map((p) => p[c]).sort((a, b) => a - b);
     const at = (share) => all[Math.round(share * (all.length - 1))];
-    const [low, high] = [Math.min(at(0.002), -1.08 * EDGE), Math.max(at(0.998), 1.08 * EDGE)];
+    const [least, most] = [Math.max(at(0), at(0.002) - 0.5), Math.min(at(1), at(0.998) + 0.5)]; // all but what is far out
+    const [low, high] = [Math.min(least, -1.08 * EDGE), Math.max(most, 1.08 * EDGE)];
     const margin = 0.04 * (high - low);
     return [low - margin, high + margin];
   });
@@ -216,12 +217,14 @@ function render({ model, el }) {
   const sum = account(flow);
   const [dot, where, nats, story, ends] = [swatch(""), make("span", { class: "fl-stage" }), readout("nll"), saying(), tools(page, TRAITS, way.stop)];
   story.classList.add("fl-story");
-  const turn = task(page, "edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.");
+  const turn = task(page, "edge", "Among the data, before the first layer, find a point that will end outside of the circle of 2.",
+    judge(0, [2.5, 0])[1]);
+  const longest = `After layer ${count} of ${count}, ${names.at(-1)}: the points move left and right only. This is latent space.`;
   const [plane, chart] = [make("div", {}), make("div", {})];
   const ramp = make("span", { class: "fl-shades", style: `background:linear-gradient(90deg, ${range(SHADES).map(shade).join()})` });
   el.replaceChildren(frame([
     legend([dot, where], [ramp, "left to right in the data"], [dashes("var(--fl-ink)"), "its whole way"]),
-    plane, ...way.nodes, story,
+    plane, ...way.nodes, roomy(story, longest),
   ], [
     panelTitle("var(--fl-third)", "nats a point, if it ended here: ", nats.node), chart,
     ...sum.nodes, turn.node, ends.node,

@@ -74,7 +74,10 @@ function lineBoard(page, { traits, name, read, hands, turn, judge, presets, extr
       [swatch("var(--fl-latent)"), "latent ", math("z")], [swatch("var(--fl-third)"), name],
       [swatch("var(--fl-data)"), "data ", math("x")]),
     body,
-  ], [sum.node, say, turn.node, ...extras.map((one) => one.node), presetRow(page, presets), ends.node]);
+  ], [
+    sum.node, ...extras.map((one) => one.node), presetRow(page, presets),
+    roomy(say, sayLine({ slope: -1.25 }, { flat: [], way: -1 })), turn.node, ends.node,
+  ]);
 
   // The chart is built for a width in pixels, so that text and handles keep their size on a phone.
   let chart = null;

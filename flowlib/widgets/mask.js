@@ -598,12 +598,12 @@ function kindButtons({ state, set }, act) {
   const unflip = button("clear flips", { "data-action": "unflip" }, () => set({ flips: [] }));
   const node = make("div", { class: "fl-presets" },
     make("span", {}, "ordering"), row(...orders.nodes),
-    make("span", {}, "degrees"), row(...wirings.nodes, button("draw again", { "data-action": "again" }, act.again)));
+    make("span", {}, "degrees"), row(...wirings.nodes, button("draw again", { "data-action": "again" }, act.again), unflip));
   const draw = () => {
     orders.draw();
     wirings.draw();
   };
-  return { node, unflip, draw };
+  return { node, draw };
 }
 
 // The order in which the paths are shown, and a draw, value after value.
@@ -645,12 +645,15 @@ function render({ model, el }) {
   const small = (words) => make("span", { class: "fl-fine" }, words);
   const how = fine("Click an entry to flip it, a hidden unit, by touch twice, to raise its degree.");
   el.replaceChildren(frame(
-    [titled("the network ", small("with degrees and ranks")), net.node, told, ...(simple ? [] : [next(masks.node)])],
+    [titled("the network ", small("with degrees and ranks")), net.node, told, ...(simple ? [] : [
+      next(masks.node),
+      later(folded("sizes, orderings and degrees", sizes.node, kinds.node)),
+    ])],
     [
       titled("paths ", small("from each input to each output")), paths.node, verdict, turn.node,
       ...(simple ? [bottom.node] : [
         bottom.node, how,
-        folded("sizes, orderings and degrees", sizes.node, kinds.node, row(kinds.unflip)), folded("draw value by value", ...steps.nodes),
+        folded("draw value by value", ...steps.nodes),
       ]),
       marksKey(simple),
     ]));

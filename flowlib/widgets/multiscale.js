@@ -135,6 +135,13 @@ function story({ kind, status, shape }, before, left) {
   return `Channels ${channels("l")} go to the latent as they are, as ${to}. Channels ${channels("k")} go on.`;
 }
 
+// The longest texts there are.
+const LONGEST = {
+  told: "Each square of 2 × 2 places becomes one place with four times the channels. Places change, values do not.",
+  follow: "Pixel at row 4, column 4: it moves in this step, by itself, from −0.42 to −0.36. " +
+    "In the array it is at channel 0, row 2, column 2. It will leave in step 24, as z[42].",
+};
+
 // The small pictures of the steps on the track, 20 by 24: what is drawn, and what is filled.
 const GLYPHS = {
   each: ["M10 9a3 3 0 1 1 0 6a3 3 0 1 1 0 -6z", ""],
@@ -346,10 +353,11 @@ function render({ model, el }) {
   el.replaceChildren(frame([
     track.node,
     make("div", { class: "fl-scales" }, ...views.map((view) => view.node)),
-    key.node,
+    later(key.node),
   ], [
-    title, told, jumps(page, flow), follow, bill, turn.node,
-    make("div", { class: "fl-row fl-digits" }, ...digits.nodes), ends.node,
+    jumps(page, flow), make("div", { class: "fl-row fl-snug fl-digits" }, ...digits.nodes),
+    roomy(title, "Step 23 of 24: checkerboard coupling"), roomy(told, LONGEST.told), roomy(follow, LONGEST.follow),
+    roomy(bill, "one line"), turn.node, ends.node,
   ]));
 
   return page.run(() => {

@@ -189,7 +189,7 @@ function eigenPlane({ set }, read, side) {
     const r = unit * Math.sqrt(1 - p);
     put(outside, { d: ring(centre, unit) + ring(centre, r, 1) });
     put(rim, { d: ring(centre, r) });
-    put(name, { x: centre[0], y: centre[1] + (r > 40 ? r - 7 : r + 16) });
+    put(name, { x: centre[0], y: centre[1] + (r > 40 ? Math.sqrt(r * r - 26 * 26) - 5 : r + 16) }); // inside, clear of the rim
     hands.forEach((one) => one.draw());
   }
   return { svg: it.svg, draw };
@@ -268,7 +268,7 @@ const written = (v) => (v < -3.5 || v > 3.5 ? powerOfTen(Math.round(v)) : `${Num
 
 function costChart({ set }, read, [width, height]) {
   const ends = P.map(Math.log);
-  const it = chart({ x: ends, y: [0, 1], width, height, room: [10, 12, 24, 44], label: "Cost times variance, by p, both on logarithmic axes" });
+  const it = chart({ x: ends, y: [0, 1], width, height, room: [16, 12, 24, 44], label: "Cost times variance, by p, both on logarithmic axes" });
   const { left, right, top, bottom } = it.box;
   const X = (p) => it.at([Math.log(p), 0])[0];
   const infinite = it.add("rect", { y: top, height: bottom - top, ...filled("var(--fl-wrong)", 0.22) });
@@ -586,7 +586,10 @@ function render({ model, el }) {
   el.replaceChildren(frame([
     key, top, bottom, next(make("div", { class: "fl-sliders fl-four" }, ...sliders.map((one) => one.node))), next(buttons),
     next(presetRow(page, presets)), later(make("div", { class: "fl-row fl-tight" }, asked, ...guesses.nodes)),
-  ], [sum.node, words, ...turns.map((one) => one.node), make("div", { class: "fl-row fl-tight" }, ...which.nodes), ends.node]));
+  ], [
+    sum.node, roomy(words, say({ variance: Infinity }, { guess: "bias" })),
+    make("div", { class: "fl-row fl-tight" }, ...which.nodes), ...turns.map((one) => one.node), ends.node,
+  ]));
 
   return page.run((width) => {
     build(pictureWidth(width));

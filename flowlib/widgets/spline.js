@@ -72,7 +72,7 @@ function hillsOf(p) {
 const NUMBERS = ["no", "one", "two", "three", "four", "five", "six"];
 function judgeThree(count) {
   if (count >= 3)
-    return [true, `Done: ${NUMBERS[count]} hills from one bell. A line, z = e^s x + t, can only make it wider and move it.`];
+    return [true, `Done: ${NUMBERS[count]} hills from one bell. A line, $z = ax + b$, can only make it wider and move it.`];
   return [false, `So far they have ${NUMBERS[count]}. A valley counts where it is 30 % lower than the hills beside it.`];
 }
 
@@ -141,7 +141,7 @@ function render({ model, el }) {
   const board = lineBoard(page, {
     traits: TRAITS, name: math("z = f(x)"), presets,
     read: () => curve(get("knots"), get("slopes")), hands,
-    turn: task(page, "three", "Make three hills out of the one bell at the left."), judge: (p) => judgeThree(hillsOf(p)),
+    turn: task(page, "three", "Make three hills out of the one bell at the left.", judgeThree(1)[1]), judge: (p) => judgeThree(hillsOf(p)),
     extras: [
       { node: make("div", { class: "fl-row fl-knots" }, make("span", {}, "knot"), ...which.nodes), draw: which.draw },
       { node: make("div", { class: "fl-steep" }, steep.node), draw: steep.draw },

@@ -100,7 +100,9 @@ function lineView(page) {
   presets.flip = () => ({ knots: get("knots").map((z) => -z) });
   return lineBoard(page, {
     traits: ["knots", "probe"], name: math("z = f(x)"), presets, read: () => curve(get("knots")),
-    turn: task(page, "hills", "Bend the map so that the data have two hills."), judge: (p) => judgeHills(hills(p)),
+    turn: task(page, "hills", "Bend the map so that the data have two hills.",
+      "The valley is 10 % lower than the hills beside it. Make it at least 30 %."),
+    judge: (p) => judgeHills(hills(p)),
     hands: (it) => KNOTS.map((x, k) =>
       grip(it, {
         name: `knot-${k + 1}`, label: `The map at x = ${show(x, 0)}`, color: "var(--fl-third)", range: REACH.knot, up: true,
@@ -142,6 +144,7 @@ function distortion(a) {
 const circle = (radius) =>
   range(73).map((i) => [radius * Math.cos((i * Math.PI) / 36), radius * Math.sin((i * Math.PI) / 36)]);
 
+const [MOST, HALF] = [3, 3.25]; // of an entry, and of the planes, which have room for a handle there
 const GRID = KNOTS.flatMap((k) => [[[k, -3], [k, 3]], [[-3, k], [3, k]]]); // the lines of a plane
 
 function sayMatrix({ area, det }) {
@@ -171,7 +174,7 @@ function circleNumbers(it, color) {
 
 // Data space: a square, the point x, and what lands on the circles of latent space.
 function dataPlane({ get, set }, size) {
-  const it = plane(3, "Data space: a square, and the density that the map gives it", size);
+  const it = plane(HALF, "Data space: a square, and the density that the map gives it", size);
   axisNumbers(it, [-2, 2]);
   it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.35, d: GRID.map((l) => it.path(l)).join("") }));
   const ellipses = [1, 2].map(() => it.add("path", line("var(--fl-data)", 1.6, { opacity: 0.9 })));
@@ -197,7 +200,7 @@ function dataPlane({ get, set }, size) {
 
 // Latent space: the square's image, whose sides are the columns of the matrix, to be taken.
 function latentPlane({ get, set, isTouched }, size) {
-  const it = plane(3, "Latent space: the square's image and the standard normal", size);
+  const it = plane(HALF, "Latent space: the square's image and the standard normal", size);
   axisNumbers(it, [-2, 2]);
   const image = it.add("path", line("var(--fl-data)", 0.8, { opacity: 0.45 }));
   for (const radius of [1, 2]) it.add("path", line("var(--fl-latent)", 1.6, { d: it.path(circle(radius), true) }));
@@ -216,7 +219,7 @@ function latentPlane({ get, set, isTouched }, size) {
   const hands = [0, 1].map((j) =>
     handle(it, {
       name: `column-${j + 1}`, label: `Column ${j + 1} of the matrix`, color: "var(--fl-ink)", get: () => column(j),
-      move: (p) => set({ matrix: get("matrix").map((row, r) => row.map((v, c) => (c === j ? p[r] : v))) }),
+      move: (p) => set({ matrix: get("matrix").map((row, r) => row.map((v, c) => (c === j ? clamp(p[r], [-MOST, MOST]) : v))) }),
     }));
   function draw(a, m) {
     put(image, { d: GRID.map((l) => it.path(l.map((p) => apply(a, p)))).join("") });
@@ -224,7 +227,7 @@ function latentPlane({ get, set, isTouched }, size) {
     arrows.forEach((arrow, j) => put(arrow, { d: it.path([[0, 0], column(j)]) }));
     names.forEach((text, j) => {
       const [x, y] = it.at(column(j));
-      put(text, { x: Math.min(x + 11, size - 24), y: Math.max(y - 11, 18) });
+      put(text, { x: x > size - 40 ? x - 30 : x + 11, y: y < 32 ? y + 24 : y - 11 }); // inside, and beside its arrow
       if (j === 0) put(hint, { x: clamp(x - 22, [4, size - 58]), y: Math.min(y + 24, size - 6), opacity: Number(!isTouched()) });
     });
     const [x, y] = it.at(m.z);
@@ -251,7 +254,7 @@ function matrixView(page) {
     slider({
       name: `a${i + 1}${j + 1}`, symbol: [math(`a_{${i + 1}${j + 1}}`)],
       label: `Matrix entry, row ${i + 1}, column ${j + 1}`,
-      min: -3, max: 3, step: 0.05, get: () => get("matrix")[i][j], set: (v) => setEntry(i, j, v),
+      min: -MOST, max: MOST, step: 0.05, get: () => get("matrix")[i][j], set: (v) => setEntry(i, j, v),
     }));
   const sum = ledger([-6, 2], [
     { name: "det", text: [math("det A")] },
@@ -261,12 +264,13 @@ function matrixView(page) {
     { name: "log_px", text: [math("= log p(x)")], color: "var(--fl-data)" },
   ]);
   const [say, ends] = [saying(), tools(page, ["matrix", "point"])];
-  const shear = task(page, "shear", "Make the determinant 1, within 0.05, without a rotation.");
+  const shear = task(page, "shear", "Make the determinant 1, within 0.05, without a rotation.",
+    "The determinant is 1, but lengths and angles are all kept: that is a rotation.");
   const presets = Object.fromEntries(Object.entries(MATRICES).map(([name, matrix]) => [name, () => ({ matrix })]));
   const node = frame([
     planes,
     make("div", { class: "fl-sliders fl-later" }, ...entries.map((e) => e.node)), next(presetRow(page, presets)),
-  ], [sum.node, say, shear.node, ends.node]);
+  ], [sum.node, roomy(say, sayMatrix({ area: 1, det: -1 })), shear.node, ends.node]);
 
   function draw(width) {
     build(planeSize(width));
@@ -476,7 +480,8 @@ function bendView(page) {
   ]);
   const [say, ends] = [saying(), tools(page, ["bend", "centre", "side"])];
   const trust = task(page, "trust", "Find a bend and a place where the square’s image is at least twice as large, " +
-    "and a size at which the parallelogram predicts it within 1 %.");
+    "and a size at which the parallelogram predicts it within 1 %.",
+    "It is large enough, but the prediction is off by 12.3 %.");
   const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, () => ({ bend })]));
   const node = frame([
     legend([swatch("var(--fl-data)"), "patch, the square’s image"], [dashes("var(--fl-third)"), "parallelogram of ", math("J")]),
@@ -485,9 +490,8 @@ function bendView(page) {
     make("div", { class: "fl-lenses" }, ...lenses.map((l) => l.svg)),
     later(bendFormulas()),
   ], [
-    sum.node, say, trust.node,
-    make("div", { class: "fl-named" }, size, shear, stretch),
-    presetRow(page, presets), ends.node,
+    sum.node, make("div", { class: "fl-named" }, size, shear, stretch), make("div", { class: "fl-snug" }, presetRow(page, presets)),
+    roomy(say, sayBend({ ratio: 1.53, det: 1.53, error: 0 }, [1, 1])), trust.node, ends.node,
   ]);
 
   function draw(width) {

@@ -14,7 +14,18 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from py_mini_racer import MiniRacer
 
-from tools.pages import assets, explorers, figures, folding, head, mathematics, room, search, theme
+from tools.pages import (
+    assets,
+    explorers,
+    figures,
+    folding,
+    head,
+    mathematics,
+    room,
+    search,
+    theme,
+    wide,
+)
 
 LISTING = re.compile(r"\[listing \d+\]")
 
@@ -34,6 +45,7 @@ def finish(site: Path, address: str = "") -> None:
         explorers.share_explorers(page, site)
         room.keep_room(page, path.relative_to(site).as_posix())
         figures.improve(page, path)
+        wide.sort_out(page)
     # Late, for a formula has hundreds of nodes, and all that looks for something must pass them.
     with closing(MiniRacer()) as engine:
         engine.eval((site / mathematics.SCRIPT).read_text())

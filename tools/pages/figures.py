@@ -13,6 +13,8 @@ from PIL import Image
 
 Floats = NDArray[np.float64]
 
+# On a phone a figure 6.4 inches wide takes 480 pixels, so that words of 10 points have 10 pixels.
+LEAST = 480 / (6.4 * 220)
 # Colours of the figures, and those that the dark theme has for them; book.css has these, too.
 PAPER = {"light": "#fcfcfa", "dark": "#191c20"}
 INK = {"light": "#3c4046", "dark": "#e6e8ea"}
@@ -71,6 +73,7 @@ def improve(page: BeautifulSoup, path: Path) -> None:
         }
         with Image.open(source) as picture:
             image["width"], image["height"] = picture.size
+            least = round(LEAST * picture.width)
             sheet = picture.convert("RGB")
         for name, file in names.items():
             if not file.exists():
@@ -84,4 +87,6 @@ def improve(page: BeautifulSoup, path: Path) -> None:
         for one, (name, file) in zip((image, twin), names.items(), strict=True):
             one["src"] = one["src"].replace(source.name, file.name)
             one["class"] = [*one.get("class", []), name]
+        sheet = {"class": "fl-sheet", "style": f"--fl-least: {least}px"}
+        image.wrap(page.new_tag("div", attrs=sheet))
         image.insert_after(twin)

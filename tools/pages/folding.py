@@ -68,8 +68,9 @@ def _folded(page: BeautifulSoup, source: Tag, kind: str, *lines: str) -> Tag:
     details = page.new_tag("details", attrs={"class": kind})
     summary = page.new_tag("summary")
     for line in lines:
-        words = page.new_tag("span")
-        words.string = line
+        words, number = page.new_tag("span"), page.new_tag("span", attrs={"class": "fl-number"})
+        words.string, number.string = re.fullmatch(r"(.*?)(\S*)", line, re.S).groups()
+        words.append(number)
         summary.append(words)
     details.append(summary)
     details.append(BeautifulSoup(str(source), "html.parser"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString, Tag
 from py_mini_racer import MiniRacer
 
 SCRIPT = "_static/katex.min.js"
+OPENS = re.compile(r"[(\[“‘]+$")
+CLOSES = re.compile(r"(?:-?[a-z]{1,2}\b)?[^\w\s(\[“‘]*")  # 3-d, n-th, and what ends a sentence
 
 
 def set_mathematics(page: BeautifulSoup, engine: MiniRacer) -> None:
@@ -27,3 +29,23 @@ def set_mathematics(page: BeautifulSoup, engine: MiniRacer) -> None:
             node["id"] = f"equation-{number[1]}"
         node.clear()
         node.append(BeautifulSoup(made, "html.parser"))
+        if node.name == "span":
+            _keep_together(page, node)
+
+
+def _keep_together(page: BeautifulSoup, node: Tag) -> None:
+    """A formula within a line, with the signs that stand close to it, which must not begin one."""
+    before, after = node.previous_sibling, node.next_sibling
+    opens = OPENS.search(before) if isinstance(before, NavigableString) else None
+    closes = CLOSES.match(after) if isinstance(after, NavigableString) else None
+    keep = page.new_tag("span", attrs={"class": "fl-keep"})
+    if opens:
+        before.replace_with(before[: opens.start()])
+    if closes and closes[0]:
+        after.replace_with(after[closes.end() :])
+    if opens or (closes and closes[0]):
+        node.wrap(keep)
+        keep.insert(0, opens[0] if opens else "")
+        keep.append(closes[0] if closes else "")
+        for base in node.select(".katex-html > .base")[:-1]:  # it may break where KaTeX lets it
+            base.insert_after(page.new_tag("wbr"))

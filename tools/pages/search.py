@@ -22,10 +22,12 @@ def know_equations(pages: dict[Path, BeautifulSoup], site: Path) -> None:
     data = page.new_tag("script", attrs={"type": "application/json", "id": "fl-equations"})
     data.string = json.dumps(known)
     page.body.append(data)
-    # Of a formula the search would show each sign twice, once for the eye and once for the ear.
+    # Of a formula the search would show each sign twice, once for the eye and once for the ear; and
+    # code that waits is not what one looks for.
     script = site / "_static" / "searchtools.js"
     text = script.read_text()
     before = '[".headerlink", "script", "style"]'
     if before not in text:
         raise ValueError(f"expected {before} in {script.name}: Sphinx has another search")
-    script.write_text(text.replace(before, '[".headerlink", "script", "style", ".katex-mathml"]'))
+    left_out = '[".headerlink", "script", "style", ".katex-mathml", ".fl-code"]'
+    script.write_text(text.replace(before, left_out))

@@ -67,3 +67,8 @@ def simplify(page: BeautifulSoup) -> None:
         del node["id"]  # by which the theme's script would mark a section, too, and later
     for node in page.select("meta[name=viewport]")[1:]:
         node.decompose()
+    for content in page.select(".bd-content"):
+        if content.select_one(".bd-sidebar-secondary") is None:
+            content["class"] = [*content["class"], "fl-alone"]
+    for number in page.select(".prev-next-title .section-number"):
+        number.string = number.get_text().replace(" ", "\u00a0")
