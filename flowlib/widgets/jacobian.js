@@ -505,8 +505,8 @@ function render({ model, el }) {
     const m = measure(now, now.structure, now.rows, now.columns);
     // Both are built for a width in pixels, so that text and handles have their size on a phone.
     const beside = width >= BESIDE;
-    matrix.build(beside ? 334 : width);
-    points.build(beside ? RAIL - 20 : width, beside ? 176 : 0.62 * width);
+    matrix.build(beside ? 316 : width);
+    points.build(beside ? RAIL - 20 : width, beside ? 150 : 0.62 * width);
     strip.draw(now.steps, now.step, now.composed);
     mode.draw();
     matrix.draw(now, m);

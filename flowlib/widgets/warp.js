@@ -354,7 +354,7 @@ function sayBend({ ratio, det, error }, [shear, stretch]) {
 function judgeTrust({ ratio, error }) {
   const [large, near] = [ratio >= 2, Math.abs(error) < 1];
   if (large && near) return [true, `Done: ${show(ratio)} times as large, and predicted within ${show(Math.abs(error))} %.`];
-  if (large) return [false, `It is large enough, but the prediction is off by ${show(Math.abs(error), 1)} %.`];
+  if (large) return [false, `Large enough, but the prediction is off by ${show(Math.abs(error), 1)} %.`];
   return [false, `It is ${show(ratio)} times as large${near ? "" : `, and the prediction is off by ${show(Math.abs(error), 1)} %`}.`];
 }
 
@@ -481,7 +481,7 @@ function bendView(page) {
   const [say, ends] = [saying(), tools(page, ["bend", "centre", "side"])];
   const trust = task(page, "trust", "Find a bend and a place where the square’s image is at least twice as large, " +
     "and a size at which the parallelogram predicts it within 1 %.",
-    "It is large enough, but the prediction is off by 12.3 %.");
+    "Large enough, but the prediction is off by 12.3 %.");
   const presets = Object.fromEntries(Object.entries(BENDS).map(([name, bend]) => [name, () => ({ bend })]));
   const node = frame([
     legend([swatch("var(--fl-data)"), "patch, the square’s image"], [dashes("var(--fl-third)"), "parallelogram of ", math("J")]),
