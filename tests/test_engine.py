@@ -376,8 +376,8 @@ except MemoryError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
 def test_an_array_ten_times_larger_than_a_limit_of_memory_is_trained_on(tmp_path):
-    path, limit = tmp_path / "array.npy", 40
-    array = np.lib.format.open_memmap(path, "w+", "<f8", (1_050_000, 50))
+    path, limit = tmp_path / "array.npy", 60  # of which some 20 were seen to be used
+    array = np.lib.format.open_memmap(path, "w+", "<f8", (1_575_000, 50))
     block = np.random.default_rng(0).normal(size=(10_500, 50)) + 5
     for k in range(0, len(array), len(block)):
         array[k : k + len(block)] = block + k * 1e-7
