@@ -407,6 +407,45 @@ def test_the_exact_log_det_is_slogdets(dim):
     torch.testing.assert_close(got, exact.logabsdet, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("event", "kernel_size", "products"),
+    [
+        ((1, 11, 12), 3, 25),
+        ((2, 6, 9), 3, 50),
+        ((1, 3, 12), 3, 15),  # lower than what an output sees
+        ((2, 4, 4), 3, 32),  # an output sees all of it
+        ((1, 9, 1), 3, 5),
+        ((1, 5, 11), 5, 45),
+        ((3, 4, 2), 1, 3),
+    ],
+)
+def test_pixels_that_are_far_apart_share_a_product(event, kernel_size, products):
+    branch = pushed(event, 4, kernel_size=kernel_size)
+    x = torch.randn(3, *event, generator=gen(0)).double()
+    dim = branch.event_shape.numel()
+    J = torch.func.vmap(torch.func.jacrev(branch))(x).reshape(3, dim, dim)
+    at, seen = branch.linearize(x), []
+    counted = at._replace(jvp=lambda v: (seen.append(len(v)), at.jvp(v))[1])
+    matrix = plus_identity(x, counted)
+    assert seen == [products]
+    torch.testing.assert_close(matrix, torch.eye(dim).double() + J, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        ExactLogDet()(x, at), torch.linalg.slogdet(matrix)[1], rtol=0, atol=1e-10
+    )
+
+
+def test_the_gradient_goes_through_shared_products():
+    branch = pushed((1, 7, 8), 4)
+    x = torch.randn(3, 1, 7, 8, generator=gen(0)).double()
+    weights = torch.rand(3, generator=gen(1)).double()
+    grads = []
+    for at in (branch.linearize(x), branch.linearize(x)._replace(reach=None)):
+        loss = (weights * ExactLogDet()(x, at)).sum()
+        grads.append(torch.autograd.grad(loss, list(branch.parameters()), materialize_grads=True))
+    assert all(g.any() for g in grads[0][:-1])  # the last bias only shifts
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("lipschitz", [0.5, 0.9])
 def test_the_series_error_is_within_its_bound_on_every_row(lipschitz):
     branch = pushed(3, lipschitz=lipschitz)

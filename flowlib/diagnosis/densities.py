@@ -40,7 +40,7 @@ def draws(p: Patient) -> Outcome:
     v, context = version.view, None if version.context is None else version.context[0]
     assert v.sample is not None
     assert v.log_prob is not None
-    n = 500 if p.dim <= 16 else 64 if p.dim <= MANY else 2 if p.is_dear else 32
+    n = 500 if p.dim <= 16 else 64 if p.dim <= MANY else p.n_double
     few = min(n, 64 if p.dim <= MANY else 8)  # whose densities are compared
     rows = None if context is None else context.expand(n, -1)
     first = None if rows is None else rows[:few]

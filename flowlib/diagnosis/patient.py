@@ -27,7 +27,7 @@ SHAKE = 0.3  # how far weights are moved, in the units in which layers are usual
 WILD = 10.0  # nats a coordinate: so far a log-determinant may move with them
 MANY = 64  # coordinates from which on fewer rows are tried
 MOST = 1024  # coordinates up to which a whole Jacobian is taken
-SECONDS = 1.5  # an estimator is drawn from so long, and at least LEAST times
+SECONDS = 1.0  # an estimator is drawn from so long, and at least LEAST times
 LEAST = 24
 SIGMAS = 5.0  # standard errors that are no chance
 ROWS = 256  # at most
@@ -110,7 +110,7 @@ class Patient:
         """In float64, each weight moved by a draw: a map that is not the identity by its start."""
         if not self.parameters(self.flow):
             raise NotTried("it has no weights")
-        n = 1 if self.is_dear else self.n_many
+        n = self.n_many if self.dim <= MANY else 1 if self.is_dear else 4
         with torch.no_grad():
             _, at_rest = mapped_by(self.own.some(n))
         for scale in (SHAKE, SHAKE / 4, SHAKE / 16, SHAKE / 64):
@@ -191,6 +191,11 @@ class Patient:
         two, eight = self._seconds(2), self._seconds(8)
         each = max((eight - two) / 6, 1e-6)  # a call itself may take long, whatever its rows are
         return min(8 + max(0, int((MOMENT - eight) / each)), len(self.x))
+
+    @property
+    def n_double(self) -> int:
+        """In float64, where a row takes twice as long."""
+        return 32 if self.dim <= MANY else min(max(1, self.n_many // 2), 32)
 
     @functools.cached_property
     def is_dear(self) -> bool:
@@ -328,7 +333,7 @@ def _shaken(flow: nn.Module, scale: float) -> nn.Module:
 def drawn(draw: Callable[[], T]) -> list[T]:
     """What a function returns in some seconds of calls: a few draws at least, thousands at most."""
     draws: list[T] = []
-    began = time.monotonic()
-    while len(draws) < LEAST or (time.monotonic() - began < SECONDS and len(draws) < 4000):
+    began = time.thread_time()
+    while len(draws) < LEAST or (time.thread_time() - began < SECONDS and len(draws) < 4000):
         draws.append(draw())
     return draws

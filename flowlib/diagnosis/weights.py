@@ -27,8 +27,7 @@ WALK_DEPTH = 100_000  # nodes of an autograd graph
 
 
 def gradients(p: Patient) -> Outcome:
-    n = 32 if p.dim <= MANY else 1 if p.is_dear else min(p.n_many, 32)
-    version = p.shaken.some(p.n_graded(n))
+    version = p.shaken.some(p.n_graded(p.n_double))
     named = [(n, q) for n, q in version.flow.named_parameters() if q.requires_grad]
     weights = torch.rand(len(version.x), dtype=version.x.dtype, device=version.x.device) + 0.1
     log_p = density(version.view, version.x, version.context)
@@ -206,7 +205,7 @@ def _dead_units(version: Version) -> dict[str, Tensor]:
 
 
 def last_layer(p: Patient) -> Outcome:
-    version = p.shaken.some(p.n_graded(1 if p.is_dear else 8))
+    version = p.shaken.some(p.n_graded(8 if p.dim <= MANY else 1))
     if version.view.forward is None:
         raise NotTried("the flow offers no forward")
     z, log_det = version.view.forward(version.x, version.context)
