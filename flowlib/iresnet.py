@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from flowlib.arguments import as_count, as_event_shape, as_ints, as_number, seen
 from flowlib.bases import StandardNormal
@@ -75,7 +76,8 @@ class Lipschitz(Recorded, nn.Module, ABC):
     The weight is scaled down where its largest singular value exceeds the bound, and left alone
     where it does not. In training, the singular value is that of a few Lanczos steps from the
     vector of the call before, and may lag behind. Whenever the map is frozen, in evaluation and in
-    a saved state, it is exact, and does not change from call to call.
+    a saved state, it is exact, and does not change from call to call. Code that was compiled in
+    evaluation keeps the value of that time, even if the weight changes.
 
     Args:
         lipschitz: the bound.
@@ -84,6 +86,7 @@ class Lipschitz(Recorded, nn.Module, ABC):
 
     weight: nn.Parameter
     bias: nn.Parameter
+    reach: int | None = None  # of pictures: how many pixels away an output depends on an input
     right: Tensor  # the right singular vector of the largest value, as far as it is known
     length: Tensor  # that value, of the last time that the layer was frozen
     slack = 0.0  # by how much of itself the exact value may be wrong
@@ -130,7 +133,7 @@ class Lipschitz(Recorded, nn.Module, ABC):
         if self.training:
             return self._length(self.iterated())
         right, length = self._frozen()
-        if length is not None and not torch.is_grad_enabled():
+        if length is not None and not torch.is_grad_enabled() and not has_tangent(self.weight):
             return length
         found = self._length(right)
         # the value that was kept, to the last bit, with the gradient of this one
@@ -218,6 +221,14 @@ class Lipschitz(Recorded, nn.Module, ABC):
         return numbers
 
 
+def has_tangent(x: Tensor) -> bool:
+    """Whether a derivative in forward mode is taken, which ``torch.no_grad`` does not stop."""
+    if torch.compiler.is_compiling():
+        return False
+    tangent: Tensor | None = forward_ad.unpack_dual(x).tangent
+    return tangent is not None
+
+
 def _freeze(layer: Lipschitz, prefix: str, keep_vars: bool) -> None:
     layer.freeze()
 
@@ -292,12 +303,16 @@ def lanczos(square: Callable[[Tensor], Tensor], start: Tensor, n_steps: int) -> 
     power iteration.
     """
     basis, images = [start], [square(start)]
+    info = torch.finfo(start.dtype)
     for _ in range(n_steps - 1):
         new = images[-1]
+        whole = torch.linalg.vector_norm(new, dim=-1, keepdim=True)
         for old in (*basis, *basis):  # once is not enough in floating point
             new = new - (new * old).sum(-1, keepdim=True) * old
         length = torch.linalg.vector_norm(new, dim=-1, keepdim=True)
-        basis.append(new / length.clamp(min=torch.finfo(new.dtype).tiny))
+        # where the powers say nothing new, what is left is rounding, and at right angles to nothing
+        fresh = length > 100 * info.eps * whole
+        basis.append(torch.where(fresh, new / length.clamp(min=info.tiny), 0.0))
         images.append(square(basis[-1]))
     image = images[0]
     if n_steps > 1:
@@ -394,7 +409,8 @@ class LipschitzConv2d(Lipschitz):
         n_steps: Lanczos steps for each call in training; 1 is power iteration.
 
     Raises:
-        ValueError: if a number is not positive, or the kernel's side is even.
+        ValueError: if a number is not positive, the kernel's side is even, or a picture has
+            another size.
 
     Example:
         >>> layer = LipschitzConv2d(1, 4, (8, 8), lipschitz=0.5)
@@ -430,6 +446,8 @@ class LipschitzConv2d(Lipschitz):
         self.weight = nn.Parameter(torch.empty(shape))
         nn.init.orthogonal_(self.weight)
         self.bias = nn.Parameter(torch.zeros(self.outputs, 1, 1))
+        # what somebody has made of this class may look further, around the edges for example
+        self.reach = self.kernel_size // 2 if type(self) is LipschitzConv2d else None
         right = torch.ones(self.inputs, *self.size)
         self.register_buffer("right", right / math.sqrt(right.numel()))
 
@@ -442,26 +460,39 @@ class LipschitzConv2d(Lipschitz):
         return self._convolved(nn.functional.conv_transpose2d, w, weight)
 
     def _convolved(self, convolve: Callable[..., Tensor], v: Tensor, weight: Tensor) -> Tensor:
+        if v.shape[-2:] != self.size:
+            raise ValueError(
+                f"LipschitzConv2d: expected pictures of {self.size}, got {tuple(v.shape[-2:])}"
+            )
         made = convolve(v.reshape(-1, *v.shape[-3:]), weight, padding=self.kernel_size // 2)
         return made.reshape(*v.shape[:-3], *made.shape[1:])
 
     @torch.no_grad()
     def exact(self) -> Tensor:
-        """By Lanczos' method on ``AᵀA``, in float64 and with all vectors kept orthogonal."""
+        """By Lanczos' method on ``AᵀA``, in float64 and with all vectors kept orthogonal.
+
+        A kernel of one pixel is a matrix, the same at every pixel.
+        """
+        if self.kernel_size == 1:
+            alike = top_direction(self.weight[..., 0, 0])[:, None, None].expand_as(self.right)
+            return alike / math.sqrt(math.prod(self.size))
         weight = self.weight.double()
         # with much of every direction: from an old vector alone it would settle on an old value
-        noise = torch.randn(self.right.shape, generator=torch.Generator().manual_seed(0))
+        rng = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.right.shape, generator=rng, device="cpu")
         start = self.right.double() + (noise / noise.norm()).to(weight)
-        basis = [start / torch.linalg.vector_norm(start)]
+        most = min(LANCZOS, start.numel())
+        basis = weight.new_empty(most, start.numel())  # only what is written to takes memory
+        new = start.flatten() / torch.linalg.vector_norm(start)
         diagonal: list[Tensor] = []
         beside: list[Tensor] = []
         last = torch.zeros((), dtype=torch.float64, device=weight.device)
         quiet = 0  # how many steps in a row have changed nothing
-        for _ in range(min(LANCZOS, start.numel())):
-            w = self.adjoint(self.operate(basis[-1], weight), weight)
-            diagonal.append((w * basis[-1]).sum())
-            span = torch.stack([b.flatten() for b in basis])
-            flat = w.flatten()
+        for k in range(most):
+            basis[k], span = new, basis[: k + 1]
+            image = self.operate(new.reshape(start.shape), weight)
+            flat = self.adjoint(image, weight).flatten()
+            diagonal.append(flat @ new)
             for _ in range(2):  # once is not enough in floating point
                 flat = flat - span.mT @ (span @ flat)
             length = torch.linalg.vector_norm(flat)
@@ -476,9 +507,8 @@ class LipschitzConv2d(Lipschitz):
             if quiet == QUIET or not bool(length > 1e-12 * last.clamp(min=1e-300)):
                 break
             beside.append(length)
-            basis.append((flat / length).reshape(start.shape))
-        kept = torch.stack([b.flatten() for b in basis[: len(vectors)]])
-        right = (vectors[:, -1] @ kept).reshape(start.shape)
+            new = flat / length
+        right = (vectors[:, -1] @ basis[: len(vectors)]).reshape(start.shape)
         made: Tensor = (right / torch.linalg.vector_norm(right)).to(self.weight)
         return made
 
@@ -580,7 +610,7 @@ def require_slopes(where: str, activation: Activation) -> None:
         h = torch.linspace(-20, 20, 8001, dtype=torch.float64, device=own.device)
         value = activation.value(h.clone())
         steepest = float((value.diff().abs() / h.diff()).max())
-    if not steepest <= 1 + 1e-3:
+    if not steepest <= 1 + 1e-6:
         raise ValueError(
             f"{where}: expected an activation of slopes up to 1, got {activation}, whose slope "
             f"reaches {steepest:.3g}"
@@ -596,7 +626,8 @@ class Linearized(NamedTuple):
     The ``value`` ``g(x)``, ``(batch, *event)``, and the products with the Jacobian from both sides,
     ``vjp`` from ``w`` to ``wᵀJ`` and ``jvp`` from ``v`` to ``Jv``, of ``(..., batch, *event)``. Of
     pictures ``(C, H, W)`` the ``reach``: up to how many pixels away, in height and in width, the
-    value depends on a pixel. None if that is not known.
+    value depends on a pixel. None if that is not known. It is believed: with a number that is too
+    small, exact determinants are wrong.
     """
 
     value: Tensor
@@ -726,8 +757,9 @@ class Branch(Recorded, nn.Module):
                 v = self.layers[k].operate(v * slopes[k - 1] if k else v, weight)
             return v.to(dtype)
 
-        reach = sum(layer.kernel_size // 2 for layer in self.layers) if x.ndim == 4 else None
-        return Linearized(h.to(x.dtype), vjp, jvp, reach)
+        steps = [layer.reach for layer in self.layers]
+        known = type(self).linearize is Branch.linearize and None not in steps
+        return Linearized(h.to(x.dtype), vjp, jvp, sum(steps) if known else None)
 
 
 def _laid_out(weight: Tensor) -> Tensor:
@@ -750,13 +782,13 @@ def linearize(branch: nn.Module, x: Tensor) -> Linearized:
 
     def vjp(w: Tensor) -> Tensor:
         lead = w.shape[: w.ndim - x.ndim]
-        made: Tensor = torch.func.vmap(lambda w: pull(w)[0])(w.reshape(-1, *x.shape))
+        made: Tensor = torch.func.vmap(lambda w: pull(w)[0])(w.reshape(math.prod(lead), *x.shape))
         return made.reshape(*lead, *x.shape)
 
     def jvp(v: Tensor) -> Tensor:
         lead = v.shape[: v.ndim - x.ndim]
         push = torch.func.vmap(lambda v: torch.func.jvp(branch, (x,), (v,))[1])
-        made: Tensor = push(v.reshape(-1, *x.shape))
+        made: Tensor = push(v.reshape(math.prod(lead), *x.shape))
         return made.reshape(*lead, *x.shape)
 
     return Linearized(value, vjp, jvp)
@@ -799,41 +831,69 @@ def log_det_of_block(where: str, make: Callable[[], LogDet], k: int) -> LogDet:
     return made
 
 
-def plus_identity(x: Tensor, at: Linearized) -> Tensor:
-    """``I + J``, ``(batch, D, D)``, by products of the Jacobian with unit vectors, all at once.
+PIECE = 2**19  # numbers, of which more are not computed at once unless a gradient keeps them all
 
-    Where the reach is known, unit vectors of pixels that are far apart share a product: no output
-    sees two of them.
+
+def plus_identity(x: Tensor, at: Linearized) -> Tensor:
+    """``I + J``, ``(batch, D, D)``, of all ``D`` columns of the Jacobian."""
+    products, arranged = _unit_products(x, at)
+    return arranged(products)
+
+
+def _unit_products(x: Tensor, at: Linearized) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Products of the Jacobian with unit vectors, ``(n, batch, D)``; and what makes ``I + J``.
+
+    That function takes the products of all rows, or of some. Where the reach is known, unit vectors
+    of pixels that are far apart share a product: no output sees two of them.
 
     Source: Curtis, Powell and Reid (1974) for the shared products.
     """
     event = x.shape[1:]
     dim = math.prod(event)
     eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-    reach = max(event) if at.reach is None else at.reach
+    reach = dim if at.reach is None or len(event) != 3 else at.reach
     side = [min(2 * reach + 1, pixels) for pixels in event[1:]]
+
+    def products(probes: Tensor) -> Tensor:
+        some = _pieces(probes, 0, x.numel())
+        made = [at.jvp(v.reshape(-1, 1, *event).expand(-1, *x.shape)).flatten(2) for v in some]
+        return torch.cat(made) if len(made) > 1 else made[0]
+
     if math.prod(side) == math.prod(event[1:]):
-        columns = at.jvp(eye.reshape(dim, 1, *event).expand(dim, *x.shape)).flatten(2)
-    else:
-        place = torch.arange(dim, device=x.device)
-        height, width = place // event[2] % event[1], place % event[2]
-        channel = place // math.prod(event[1:])
-        product = (channel * side[0] + height % side[0]) * side[1] + width % side[1]
-        n = event[0] * math.prod(side)
-        probes = (product == torch.arange(n, device=x.device)[:, None]).to(x.dtype)
-        made = at.jvp(probes.reshape(n, 1, *event).expand(n, *x.shape)).flatten(2)
-        far = [(along[:, None] - along).abs() > reach for along in (height, width)]
-        columns = made.index_select(0, product).masked_fill((far[0] | far[1])[:, None], 0)
-    return (columns + eye[:, None]).movedim(0, -1)
+        return products(eye), lambda made: (made + eye[:, None]).movedim(0, -1)
+    place = torch.arange(dim, device=x.device)
+    height, width = place // event[2] % event[1], place % event[2]
+    channel = place // math.prod(event[1:])
+    shared = (channel * side[0] + height % side[0]) * side[1] + width % side[1]
+    n = event[0] * math.prod(side)
+    probes = (shared == torch.arange(n, device=x.device)[:, None]).to(x.dtype)
+    far = [(along[:, None] - along).abs() > reach for along in (height, width)]
+    unseen = (far[0] | far[1])[:, None]
+
+    def arranged(made: Tensor) -> Tensor:
+        columns = made.index_select(0, shared).masked_fill_(unseen, 0)
+        return (columns + eye[:, None]).movedim(0, -1)
+
+    return products(probes), arranged
+
+
+def _pieces(x: Tensor, along: int, numbers: int) -> Sequence[Tensor]:
+    """A tensor in pieces of as many slices as may be held at once, of so many numbers each."""
+    if torch.compiler.is_compiling():  # there the number of rows is open
+        return [x]
+    pieces: Sequence[Tensor] = x.split(max(1, PIECE // max(1, numbers)), along)
+    return pieces
 
 
 class ExactLogDet(LogDet):
-    """The determinant itself, of all ``D`` columns of the Jacobian at once.
+    """The determinant itself, of all ``D`` columns of the Jacobian.
 
     It costs ``D`` products with the Jacobian, and in more than three dimensions ``D³`` operations.
     Of pictures it is fewer products: pixels that are far apart share one, and of one channel and
     kernels of 3 that is 25 products, however large the picture is.
-    It is NaN where the determinant is not positive, which a branch within its bound rules out.
+
+    It is NaN where the determinant is negative, which a branch within its bound rules out. In half
+    precision it is computed in float32, and stays in it, in more than three dimensions.
 
     Example:
         >>> g = Branch(2, 16)
@@ -843,21 +903,27 @@ class ExactLogDet(LogDet):
     """
 
     def forward(self, x: Tensor, at: Linearized) -> Tensor:
-        matrix = plus_identity(x, at)
-        dim = matrix.shape[-1]
-        if dim == 1:
-            return matrix[..., 0, 0].log()
-        if dim == 2:
-            (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
-            return (a * d - b * c).log()
-        log_det: Tensor
-        if dim == 3:
-            first, second, third = matrix.unbind(-1)
-            log_det = (first * torch.linalg.cross(second, third)).sum(-1).log()
-        else:
-            sign, log_det = torch.linalg.slogdet(matrix)
-            log_det = torch.where(sign > 0, log_det, torch.nan)
-        return log_det
+        products, arranged = _unit_products(x, at)
+        dim = products.shape[-1]
+        if dim <= 3:
+            return _small_log_det(arranged(products))
+        found = []
+        for some in _pieces(products, 1, dim**2):
+            sign, log_det = torch.linalg.slogdet(widened(arranged(some)))
+            found.append(torch.where(sign > 0, log_det, torch.nan))
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def _small_log_det(matrix: Tensor) -> Tensor:
+    """Of matrices of up to three dimensions."""
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0, 0].log()
+    if matrix.shape[-1] == 2:
+        (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        return (a * d - b * c).log()
+    first, second, third = matrix.unbind(-1)
+    log_det: Tensor = (first * torch.linalg.cross(second, third)).sum(-1).log()
+    return log_det
 
 
 class Probed(LogDet):
@@ -924,9 +990,14 @@ class Probed(LogDet):
         return v.movedim(1, 0)
 
 
+def is_half(x: Tensor) -> bool:
+    """Whether it is in half precision."""
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
 def widened(terms: Tensor) -> Tensor:
     """In float32 what is in half precision, whose few digits a sum of many terms would lose."""
-    return terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
+    return terms.float() if is_half(terms) else terms
 
 
 class PowerSeries(Probed):
@@ -1012,9 +1083,10 @@ def fixed_point(
     A row is done when the bound on the error of its *answer* is within the tolerance: for the point
     that is returned, :math:`\|x^* - F(x)\| \le \frac{c}{1 - c} \|F(x) - x\|`. A small step alone
     says little: at :math:`c = 0.97` it is 32 times smaller than the error can be. Rows that are
-    done leave the loop. Where rounding does not allow the tolerance, as in float32 at
-    1e-5 and :math:`c = 0.97`, the row ends at a step of the size of rounding, and ``error`` says
-    what was reached. Rounding is counted by the largest of the points ``x0`` and ``F(x)``; numbers
+    done leave the loop, a quarter of them at a time. What rounding may add is in ``error`` and not
+    in this rule, so ``error`` is often more than the tolerance in float32. Where rounding does not
+    allow the tolerance at all, as at 1e-5 and :math:`c = 0.97`, the row ends at a step of the size
+    of rounding. Rounding is counted by the largest of the points ``x0`` and ``F(x)``; numbers
     within ``F`` that are much larger than these, and cancel, are not seen.
 
     Accelerated, a row goes where its last steps together point (Anderson, depth 2), as long as the
@@ -1032,12 +1104,14 @@ def fixed_point(
         accelerated: whether to use the last steps.
         slope: a matrix ``(D, D)`` that is near the Jacobian of ``F`` in most rows, such as its mean
             over some of them. The nearer, the fewer evaluations; the answers' errors are bounded
-            whatever it is. It is not used if not ``accelerated``.
+            whatever it is. It is not used if not ``accelerated``, or if Newton's step with it is
+            not finite.
 
     Raises:
-        ValueError: if a number is out of its range, ``x0`` is not finite, or ``slope`` has another
-            shape.
-        RuntimeError: if some rows are not done after ``max_iter`` evaluations.
+        ValueError: if a number is out of its range, ``x0`` is not finite or not of floating point,
+            or ``slope`` has another shape.
+        RuntimeError: if some rows are not done after ``max_iter`` evaluations, or ``F`` returns
+            NaN.
 
     Example:
         >>> found = fixed_point(lambda x, rows: 1 - 0.5 * x, torch.zeros(3, 1), lipschitz=0.5)
@@ -1051,6 +1125,11 @@ def fixed_point(
         as_number("fixed_point", "tol", tol),
         as_count("fixed_point", "max_iter", max_iter, 1),
     )
+    if x0.dim() < 2 or not x0.is_floating_point():
+        raise ValueError(
+            f"fixed_point: expected x0 of shape (rows, ...) in floating point, got "
+            f"{tuple(x0.shape)} in {x0.dtype}"
+        )
     if not x0.isfinite().all():
         raise ValueError("fixed_point: expected a finite start, got NaN or infinite numbers")
     shape, far = x0.shape, c / (1 - c)
@@ -1072,8 +1151,11 @@ def fixed_point(
         made = F(trial.reshape(-1, *shape[1:]), rows).flatten(1)
         moved, before = made - trial, length
         length = torch.linalg.vector_norm(moved, dim=1)
-        if not length.isfinite().all():
-            raise RuntimeError("fixed_point: F returned NaN or infinite numbers")
+        if not (length.isfinite() | bold).all():  # where it is bold it has gone too far, and back
+            raise RuntimeError(
+                "fixed_point: F returned NaN, or numbers whose length is infinite in "
+                f"{str(made.dtype)[6:]}"
+            )
         kept = ~bold | (length <= c * before)
         if not kept.all():
             made = torch.where(kept[:, None], made, answer)
@@ -1118,14 +1200,14 @@ def fixed_point(
     return FixedPoint(x.reshape(shape), error, evaluations)
 
 
-def _beyond(slope: Tensor, x: Tensor) -> Tensor:
+def _beyond(slope: Tensor, x: Tensor) -> Tensor | None:
     """The matrix by which a step, as a row, is multiplied to get from the answer to Newton's."""
     dim = x.shape[1]
     if slope.shape != (dim, dim):
         raise ValueError(f"fixed_point: expected slope ({dim}, {dim}), got {tuple(slope.shape)}")
     eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-    beyond: Tensor = (torch.linalg.inv(eye - slope) - eye).mT.contiguous()
-    return beyond
+    newton = torch.linalg.inv_ex(widened(eye - slope)).inverse.to(x.dtype)
+    return (newton - eye).mT.contiguous() if newton.isfinite().all() else None
 
 
 def _extrapolated(
@@ -1161,16 +1243,18 @@ class ResidualBlock(Bijection):
     then depends on the other rows of its batch. Where a gradient is asked
     for, two steps of Newton's method follow, which are differentiable: with them derivatives
     through the inverse are right, the first and the second, and no step of the iteration is kept.
-    They cost ``D`` products with the Jacobian; without ``torch.no_grad()`` draws cost them, too.
+    Each costs what :class:`ExactLogDet` costs; without ``torch.no_grad()`` draws cost them, too.
     Where values cannot be seen, in compiled code and under ``vmap``, it takes as many plain steps
-    as the bound asks for at the tolerance, and cannot say what was reached.
+    as the bound asks for where ``g(z)`` is no longer than 1, and cannot say what was reached. They
+    are some 500 at a bound of 0.97, and compiled one by one, which takes minutes.
 
     Args:
         branch: such as a :class:`Branch`. Any module will do that maps ``(batch, *event)`` to the
             same, each row by itself, and has an ``event_shape`` and a ``lipschitz`` bound below 1.
             The bound is believed: if it is not true, inverses and their errors are not, either.
         log_det: how the log-determinant is computed; None for :class:`ExactLogDet`.
-        tol: the largest error of an inverse, as the length of a whole row.
+        tol: the largest error of an inverse, as the length of a whole row, but for rounding; what
+            was reached is in ``solve(z).error``.
         max_iter: the largest number of evaluations for an inverse.
 
     Raises:
@@ -1219,16 +1303,19 @@ class ResidualBlock(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with exactly(z):  # in half precision no iteration comes near its solution
-            return self._inverse(z)
+            own = next(self.branch.parameters(), z)
+            return self._inverse(z.to(own.dtype) if is_half(z) else z)
 
     def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self._blindly(z) if seen(z.sum()) is None else self.solve(z).x
         at = linearize(self.branch, x)
-        weights = itertools.chain([z], self.branch.parameters())
-        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+        weights = [z, *self.branch.parameters()]
+        backward = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+        if backward or any(has_tangent(w) for w in weights):
             for _ in range(2):
-                off = (x + at.value - z).flatten(1)[..., None]
-                x = x - torch.linalg.solve(plus_identity(x, at), off).reshape(x.shape)
+                off = widened((x + at.value - z).flatten(1)[..., None])
+                step = torch.linalg.solve(widened(plus_identity(x, at)), off)
+                x = x - step.reshape(x.shape).to(x.dtype)
                 at = linearize(self.branch, x)
         return x, -self.log_det(x, at)
 
@@ -1239,7 +1326,7 @@ class ResidualBlock(Bijection):
             made: Tensor = (z if len(rows) == len(z) else z[rows]) - self.branch(x)
             return made
 
-        with torch.no_grad(), self._frozen(), capped_once(self.branch):
+        with torch.no_grad(), exactly(z), self._frozen(), capped_once(self.branch):
             bound = self.branch.lipschitz
             slope = self._mean_slope(z) if accelerated else None
             return fixed_point(step, z, bound, self.tol, self.max_iter, accelerated, slope)
@@ -1261,8 +1348,9 @@ class ResidualBlock(Bijection):
     def _blindly(self, z: Tensor) -> Tensor:
         bound = self.branch.lipschitz
         x = z
-        with self._frozen(), capped_once(self.branch):
-            for _ in range(math.ceil(math.log(self.tol * (1 - bound)) / math.log(bound))):
+        n_steps = max(1, math.ceil(math.log(self.tol * (1 - bound)) / math.log(bound)))
+        with exactly(z), self._frozen(), capped_once(self.branch):
+            for _ in range(n_steps):
                 x = z - self.branch(x)
         return x
 

@@ -434,15 +434,15 @@ class LipSwish(Activation):
 # --- the ready flow ---------------------------------------------------------------------------
 
 FEW = 3  # dimensions up to which the determinant itself is the cheaper one in training
-EXACT_IN_EVALUATION = 256  # and in evaluation
+EXACT_IN_EVALUATION = {1: 256, 3: 1024}  # of vectors and of pictures, whose pixels share products
 
 
-def usual_log_det(dim: int) -> LogDet:
-    """How a :class:`ResidualFlow` computes log-determinants in ``dim`` dimensions."""
+def usual_log_det(event: torch.Size) -> LogDet:
+    """How a :class:`ResidualFlow` computes log-determinants of such events."""
+    dim, roulette = math.prod(event), RussianRoulette()
     if dim <= FEW:
         return ExactLogDet()
-    roulette = RussianRoulette()
-    return ByMode(roulette, ExactLogDet()) if dim <= EXACT_IN_EVALUATION else roulette
+    return ByMode(roulette, ExactLogDet()) if dim <= EXACT_IN_EVALUATION[len(event)] else roulette
 
 
 class ResidualFlow(Flow):
@@ -460,8 +460,9 @@ class ResidualFlow(Flow):
             detail and data are many, and else as in :class:`Branch`.
         log_det: a function or a class that makes how a block computes its log-determinant; None for
             what is cheapest: exact in up to 3 dimensions, and in more a :class:`RussianRoulette` in
-            training and, in up to 256 of them, an :class:`ExactLogDet` in evaluation. What is
-            random there in evaluation comes from its ``seed``, and is another in each block.
+            training. In evaluation it is an :class:`ExactLogDet` in up to 256 dimensions and for
+            pictures of up to 1,024 numbers. What is random there in evaluation comes from its
+            ``seed``, and is another in each block.
         squeeze: of pictures, how often four pixels become four channels before the first block.
         recompute: whether to use :class:`RecomputedBlock`, which takes less memory and more time.
         tol: the largest error of each block's inverse.
@@ -502,7 +503,7 @@ class ResidualFlow(Flow):
 
         def block(shape: torch.Size, k: int) -> ResidualBlock:
             branch = Branch(shape, width, lipschitz, activation, scale)
-            usual = functools.partial(usual_log_det, math.prod(shape))
+            usual = functools.partial(usual_log_det, shape)
             made = log_det_of_block("ResidualFlow", usual if log_det is None else log_det, k)
             return (RecomputedBlock if recompute else ResidualBlock)(branch, made, tol=tol)
 

@@ -71,6 +71,39 @@ def test_singular_values_and_not_eigenvalues():
     assert torch.linalg.matrix_norm(layer.capped(), 2) < 1.0001
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_steps", [2, 3, 5, 8])
+def test_more_steps_than_there_are_singular_values_do_no_harm(n_steps, dtype):
+    """What is left of a power that says nothing new is rounding, and not a direction."""
+    values = torch.tensor([2.0, 1.0, 1.0, 0.5], dtype=dtype)
+    for seed in range(20):
+        start = torch.nn.functional.normalize(torch.randn(4, generator=gen(seed)), dim=0).to(dtype)
+        found = lanczos(lambda v: values * v, start, n_steps)
+        assert found**2 @ values >= lanczos(lambda v: values * v, start, 1) ** 2 @ values - 1e-5
+        if n_steps >= 3:
+            assert float(found**2 @ values) == pytest.approx(2, abs=1e-4)
+
+
+def true_norm(layer):
+    """Of a convolution within its bound, as a matrix."""
+    unit = torch.eye(layer.right.numel()).reshape(-1, *layer.right.shape)
+    return torch.linalg.matrix_norm(layer.operate(unit, layer.capped()).flatten(1), 2).item()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "kernel_size"),
+    [(2, 2, (8, 8), 1), (4, 4, (4, 4), 1), (1, 1, (2, 2), 3), (1, 4, (2, 2), 3), (3, 2, (5, 1), 3)],
+)
+def test_small_convolutions_keep_their_bounds_in_training(inputs, outputs, size, kernel_size):
+    for seed in range(20):
+        layer = randomize(LipschitzConv2d(inputs, outputs, size, kernel_size, 0.5), 3.0, seed)
+        layer.train()
+        for _ in range(30):
+            layer.norm()
+        assert max(true_norm(layer) for _ in range(30)) <= 0.5 * 1.001
+        assert true_norm(layer.eval()) <= 0.5 * 1.00001
+
+
 def test_eigenvalues_below_one_are_not_enough_to_be_positive_definite():
     branch = Branch(2, 2, 0.97, scale=1.0).double().eval()
     with torch.no_grad():
@@ -434,6 +467,56 @@ def test_pixels_that_are_far_apart_share_a_product(event, kernel_size, products)
     )
 
 
+class Mixed(Branch):
+    """The mean of the whole picture, beside the layers."""
+
+    def forward(self, x):
+        return super().forward(x) + 0.02 * x.mean((-1, -2), keepdim=True)
+
+    def linearize(self, x, folded=None):
+        at = super().linearize(x, folded)
+        mean = lambda v: 0.02 * v.mean((-1, -2), keepdim=True)  # noqa: E731
+        return Linearized(
+            at.value + mean(x), *(lambda v, f=f: f(v) + mean(v) for f in at[1:3]), at.reach
+        )
+
+
+class Dilated(LipschitzConv2d):
+    """A kernel with gaps, which looks twice as far."""
+
+    def _convolved(self, convolve, v, weight):
+        made = convolve(v.reshape(-1, *v.shape[-3:]), weight, padding=2, dilation=2)
+        return made.reshape(*v.shape[:-3], *made.shape[1:])
+
+
+def test_a_branch_that_may_look_further_shares_no_products():
+    mixed = randomize(Mixed((1, 8, 9), 4, 0.5).double(), 1.0)
+    gaps = randomize(Branch((1, 8, 9), 4, 0.5).double(), 1.0)
+    gaps.layers[0] = randomize(Dilated(1, 4, (8, 9), 3, 0.5).double(), 1.0, 3)
+    x = torch.randn(3, 1, 8, 9, generator=gen(0)).double()
+    for branch in (mixed, gaps):
+        J = torch.func.vmap(torch.func.jacrev(branch))(x).reshape(3, 72, 72)
+        exact = torch.linalg.slogdet(torch.eye(72) + J)[1]
+        got = ExactLogDet()(x, branch.linearize(x))
+        torch.testing.assert_close(got, exact, rtol=0, atol=1e-10)
+
+
+def test_a_reach_of_events_that_are_no_pictures_is_not_used():
+    x = torch.zeros(1, 2, 2).double()
+    at = Linearized(
+        x, lambda w: w, lambda v: 0.1 * v.sum((-1, -2), keepdim=True).expand(v.shape), 0
+    )
+    assert ExactLogDet()(x, at).item() == pytest.approx(math.log(1.4))
+
+
+def test_determinants_in_pieces_are_those_of_the_whole(monkeypatch):
+    branch = pushed((1, 7, 8), 4)
+    x = torch.randn(5, 1, 7, 8, generator=gen(0)).double()
+    whole = ExactLogDet()(x, branch.linearize(x))
+    monkeypatch.setattr("flowlib.iresnet.PIECE", 2 * 56**2)
+    torch.testing.assert_close(ExactLogDet()(x, branch.linearize(x)), whole, rtol=0, atol=1e-12)
+
+
 def test_the_gradient_goes_through_shared_products():
     branch = pushed((1, 7, 8), 4)
     x = torch.randn(3, 1, 7, 8, generator=gen(0)).double()
@@ -713,6 +796,15 @@ class Steep(Activation):
         (lambda: ResidualBlock(Branch(2), tol=-1), "tol"),
         (lambda: fixed_point(lambda x, r: x, torch.zeros(2, 1), 1.0), "below 1"),
         (lambda: fixed_point(lambda x, r: x, torch.tensor([[math.nan]]), 0.5), "finite start"),
+        (lambda: fixed_point(lambda x, r: x, torch.zeros(3), 0.5), r"\(rows, \.\.\.\).*got \(3,\)"),
+        (
+            lambda: fixed_point(lambda x, r: x, torch.zeros(3, 1).int(), 0.5),
+            "got .* in torch.int32",
+        ),
+        (
+            lambda: LipschitzConv2d(1, 2, (2, 2))(torch.zeros(1, 1, 3, 2)),
+            r"of \(2, 2\), got \(3, 2\)",
+        ),
         (
             lambda: fixed_point(lambda x, r: x, torch.zeros(1, 2), 0.5, slope=torch.eye(3)),
             r"slope \(2, 2\), got \(3, 3\)",
@@ -728,7 +820,7 @@ def test_what_does_not_converge_is_said():
     z = torch.ones(3, 1).double()
     with pytest.raises(RuntimeError, match="3 of 3 rows are not within 1e-05 after 5"):
         fixed_point(lambda x, rows: z[rows] - 0.97 * x, 0 * z, 0.97, 1e-5, 5, accelerated=False)
-    with pytest.raises(RuntimeError, match="NaN or infinite"):
+    with pytest.raises(RuntimeError, match="F returned NaN, or numbers whose length is infinite"):
         fixed_point(lambda x, rows: x / 0, z, 0.5)
     with pytest.raises(TypeError, match="a Linear without the attribute event_shape"):
         ResidualBlock(torch.nn.Linear(2, 2))
@@ -738,3 +830,108 @@ def test_what_does_not_converge_is_said():
         ResidualBlock(unbounded)
     with pytest.raises(ValueError, match="expected finite values"):
         IResNet(2, 1, 4).bijection.inverse(torch.tensor([[1.0, math.inf]]))
+
+
+# --- where little is asked of a block ---------------------------------------------------------
+
+
+class Bent(torch.nn.Module):
+    """``sin(x) / 2``, without a parameter."""
+
+    event_shape, lipschitz = torch.Size([1]), 0.5
+
+    def forward(self, x):
+        return 0.5 * x.sin()
+
+
+def test_forward_mode_through_the_inverse():
+    block, z = ResidualBlock(Bent()), torch.zeros(1, 1).double()
+    inverse = lambda z: block.inverse(z)[0]  # noqa: E731
+    slope = torch.func.jvp(inverse, (z,), (torch.ones_like(z),))[1]
+    assert slope.item() == pytest.approx(2 / 3, abs=1e-10)
+    assert torch.func.jacfwd(inverse)(z).item() == pytest.approx(2 / 3, abs=1e-10)
+
+
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_forward_mode_along_the_weights(way, grad):
+    block = ResidualBlock(pushed(2)).eval()
+    x = torch.randn(5, 2, generator=gen(0)).double()
+    block(x)  # frozen now
+    weights = {name: w.detach() for name, w in block.named_parameters()}
+    along = {name: torch.randn(w.shape, generator=gen(1)).double() for name, w in weights.items()}
+
+    class Way(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return getattr(self.block, way)(x)
+
+    def made(weights):
+        named = {f"block.{name}": w for name, w in weights.items()}
+        return torch.func.functional_call(Way(), named, (x,))
+
+    with torch.set_grad_enabled(grad):
+        tangents = torch.func.jvp(made, (weights,), (along,))[1]
+    step = 1e-5
+    ahead, behind = (
+        made({name: w + s * step * along[name] for name, w in weights.items()}) for s in (1, -1)
+    )
+    for tangent, a, b in zip(tangents, ahead, behind, strict=True):
+        torch.testing.assert_close(tangent, (a - b) / (2 * step), rtol=1e-4, atol=1e-4)
+
+
+def test_solve_computes_in_full_precision_under_autocast():
+    block = ResidualBlock(pushed(6, 64).float()).eval()
+    z = torch.randn(64, 6, generator=gen(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = block.solve(z).x
+    torch.testing.assert_close(found, block.solve(z).x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("log_det", [ExactLogDet, lambda: PowerSeries(4)])
+def test_half_precision_both_ways(dtype, log_det):
+    block = ResidualBlock(Branch(4, 16, 0.5), log_det()).to(dtype).eval()
+    x = torch.randn(64, 4, generator=gen(0)).to(dtype)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            z, _ = block(x)
+            back, _ = block.inverse(z)
+        assert back.dtype == dtype
+        torch.testing.assert_close(back, x, rtol=0, atol=0.1)
+
+
+def test_half_precision_comes_back_from_autocast():
+    block = ResidualBlock(pushed(4).float(), PowerSeries(4)).eval()
+    x = torch.randn(64, 4, generator=gen(0)).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        back, _ = block.inverse(block(x)[0])
+    torch.testing.assert_close(back, x.float(), rtol=0, atol=0.1)
+
+
+def test_no_rows_of_a_branch_that_says_nothing_of_its_jacobian():
+    block = ResidualBlock(Plain(Branch(2, 4)))
+    for made in (block(torch.zeros(0, 2)), block.inverse(torch.zeros(0, 2))):
+        assert [part.shape for part in made] == [(0, 2), (0,)]
+
+
+@pytest.mark.parametrize("slope", [torch.eye(4), torch.full((4, 4), math.nan)])
+def test_a_slope_without_newtons_step_is_not_used(slope):
+    found = fixed_point(lambda x, rows: 1 - 0.5 * x, torch.zeros(3, 4), 0.5, slope=slope)
+    torch.testing.assert_close(found.x, torch.full((3, 4), 2 / 3), rtol=0, atol=1e-5)
+
+
+def test_a_bold_step_out_of_the_domain_is_taken_back():
+    start = torch.full((3, 4), 4.0)
+    found = fixed_point(lambda x, rows: x.sqrt(), start, 0.5, slope=0.99 * torch.eye(4))
+    torch.testing.assert_close(found.x, torch.ones(3, 4), rtol=0, atol=1e-4)
+
+
+def test_under_vmap_there_is_one_step_at_least():
+    block = ResidualBlock(Bent(), tol=1e3)
+    z = torch.ones(3, 1).double()
+    found = torch.vmap(lambda z: block.inverse(z[None])[0][0])(z)
+    torch.testing.assert_close(found, z - 0.5 * z.sin())

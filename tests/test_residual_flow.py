@@ -544,6 +544,8 @@ def test_the_determinant_is_exact_where_that_is_cheaper():
     assert isinstance(between.in_training, RussianRoulette)
     assert isinstance(between.in_evaluation, ExactLogDet)
     assert isinstance(ways(257), RussianRoulette)
+    assert isinstance(ways((1, 32, 32)), ByMode)
+    assert isinstance(ways((1, 32, 33)), RussianRoulette)
     assert "ExactLogDet" in repr(ResidualFlow(2))
     assert "RussianRoulette(p=0.25, n_exact=2" in repr(ResidualFlow(300))
 

@@ -71,9 +71,9 @@ def check_flow(
         seed: of the random numbers that the tries take. The caller's random state stays as it is.
 
     Returns:
-        A :class:`Report`. A few seconds for flows of 16 dimensions or less; up to 20 for pictures
-        of 784, of which fewer rows are tried. Where a single row takes long, as with exact
-        determinants of pictures, it is a minute, and what would not fit into memory is not tried.
+        A :class:`Report`. A few seconds for flows of 16 dimensions or less; some 20 in 784
+        dimensions, of which fewer rows are tried, and a minute for a Residual Flow of pictures.
+        What would not fit into memory is not tried.
 
     Raises:
         TypeError: if ``flow`` or ``x`` is of no kind that is known.

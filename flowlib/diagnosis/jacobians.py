@@ -60,7 +60,7 @@ def _jacobian(v: View, row: Tensor, context: Tensor | None, together: int) -> Te
         return _by_differences(v.forward, row, context)
     if made.seconds < PATIENCE:
         return made.whole()
-    if v.inverse is not None:
+    if v.inverse is not None and _is_quicker(v.inverse, made, context):
         back = _Rows(v.inverse, made.z.detach().view(1, *made.shape), context)
         if back.differentiable and back.seconds < made.seconds / 2:
             found: Tensor = torch.linalg.inv(back.whole())
@@ -74,6 +74,17 @@ def _jacobian(v: View, row: Tensor, context: Tensor | None, together: int) -> Te
         if (time.thread_time() - began) / n * made.dim < made.seconds:
             return made.whole_together()
     return made.whole()
+
+
+def _is_quicker(inverse: Map, made: _Rows, context: Tensor | None) -> bool:
+    """Whether the way back takes half of the map's time at most, without a gradient."""
+    seconds = []
+    with torch.no_grad():
+        for f, given in ((made.f, made.leaf), (inverse, made.z.view(1, *made.shape))):
+            began = time.thread_time()
+            f(given.detach(), context)
+            seconds.append(time.thread_time() - began)
+    return seconds[1] <= seconds[0] / 2
 
 
 class _Rows:

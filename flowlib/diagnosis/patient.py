@@ -190,7 +190,7 @@ class Patient:
             return 2
         two, eight = self._seconds(2), self._seconds(8)
         each = max((eight - two) / 6, 1e-6)  # a call itself may take long, whatever its rows are
-        return min(8 + max(0, int((MOMENT - eight) / each)), len(self.x))
+        return min(max(4, 8 + int((MOMENT - eight) / each)), len(self.x))
 
     @property
     def n_double(self) -> int:
