@@ -355,7 +355,7 @@ def capped_once(module: nn.Module) -> Iterator[None]:
     alike: dict[Any, list[LipschitzLinear]] = {}
     try:
         for layer in layers:
-            if layer.training and isinstance(layer, LipschitzLinear):
+            if layer.training and type(layer) is LipschitzLinear:
                 weight, of = layer.weight, (layer.lipschitz, layer.n_steps)
                 alike.setdefault((weight.shape, weight.dtype, weight.device, of), []).append(layer)
             else:
