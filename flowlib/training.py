@@ -114,7 +114,9 @@ class TrainingOptions:
             validation part.
         seed: of the split, the batches, and whatever else is random inside the model. The
             caller's own random state is left as it is.
-        device: where to train; ``"auto"`` takes ``cuda``, ``mps`` or ``cpu``, the first there is.
+        device: where to train; ``"auto"`` takes ``cuda`` if there is one, and else ``cpu``.
+            ``"mps"`` has no float64, in which norms are computed, and is taken only where it is
+            asked for.
         checkpoint: a file that the run's whole state is written to now and then. If it exists,
             the run goes on from there, and on a CPU ends with the bits it would have had; a run
             that has ended comes back at once. A file of a run with other settings, weights or data
@@ -355,7 +357,7 @@ def _fit(
     batches, judges, held_out = taken
     in_training = flow.log_prob
     if chosen.compile:
-        in_training = _compiled("fit", flow.log_prob, _device(chosen.device, flow))
+        in_training = _compiled("fit", flow.log_prob, _device(chosen.device))
 
     def on_device(step: int, share_of: Callable[[int], Share]) -> tuple[Rows, Share]:
         rows, share = batches.part(step, share_of)
@@ -538,7 +540,7 @@ def fit_variational(
     own: Draw = flow.rsample_and_log_prob
     in_training = own
     if chosen.compile:
-        in_training = _compiled("fit_variational", own, _device(chosen.device, flow))
+        in_training = _compiled("fit_variational", own, _device(chosen.device))
 
     def loss(n: int, draw: Draw = own) -> Tensor:
         x, log_q = draw(n)
@@ -623,7 +625,7 @@ def _train(task: _Task, options: TrainingOptions) -> History:
         raise ValueError(f"{task.where}: patience needs a validation part, and there is none")
     team = task.team
     file = task.every("at its start", lambda: _Checkpoint(task, options))
-    device = _device(options.device, task.flow) if team is None else team.device
+    device = _device(options.device) if team is None else team.device
     together = nullcontext() if team is None else team.training(task.flow)
     with (
         torch.enable_grad(),
@@ -1005,15 +1007,10 @@ def _require_compiler(where: str, device: torch.device) -> None:
 # --- where it runs, and with which randomness -----------------------------------------------
 
 
-def _device(device: str | torch.device, flow: Density) -> torch.device:
+def _device(device: str | torch.device) -> torch.device:
     if device != "auto":
         return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    doubles = any(t.dtype == torch.float64 for t in flow.state_dict().values())
-    if torch.backends.mps.is_available() and not doubles:  # it has no float64
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

@@ -510,6 +510,15 @@ def test_on_another_device(monkeypatch):
     assert seen == ["cpu", "cpu"]
 
 
+@pytest.mark.parametrize("cuda", [True, False])
+def test_the_device_that_is_taken_unasked(cuda, monkeypatch):
+    """Never ``mps``: it has no float64, in which a residual block's norms are computed."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert str(training._device("auto")) == ("cuda" if cuda else "cpu")
+    assert str(training._device("mps")) == "mps"
+
+
 # --- reverse KL ---------------------------------------------------------------------------
 
 

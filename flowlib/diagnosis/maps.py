@@ -144,11 +144,11 @@ def round_trip(p: Patient) -> Outcome:
     p.need("forward", "inverse")
     worst = 0.0
     n = 32 if p.dim <= MANY else 1 if p.is_dear else 2
-    for version in p.fewer_versions() if p.is_dear else p.versions():
+    for version in p.fewer_versions() if p.is_slow else p.versions():
         far = version.some(4 if p.dim <= MANY else 1)
         far = far._replace(x=outward(far.x, 3.0))
         near = version.some(n)
-        for where, tried in (("", near), (" far from the data", far))[: 1 if p.is_dear else 2]:
+        for where, tried in (("", near), (" far from the data", far))[: 1 if p.is_slow else 2]:
             try:
                 error, log_dets = _there_and_back(tried)
                 tolerance = _tolerance(p, tried, where, error, log_dets)

@@ -66,6 +66,7 @@ class Patient:
         self.x = x[::every][:ROWS].clone()
         self.context = None if context is None else context.detach()[::every][:ROWS].clone()
         self.dim = x[0].numel()
+        self._timed: dict[int, float] = {}  # by how many rows
 
     def copied(self) -> Any:
         """A copy whose weights, modes and buffers can be changed."""
@@ -205,11 +206,20 @@ class Patient:
         one, two = self._seconds(1), self._seconds(2)
         return two > 2 * DEAR and two > 1.4 * one
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether that of a single row takes long, or a call does, whatever its rows are."""
+        return self.is_dear or (self.dim > MANY and self._seconds(1) > DEAR)
+
     def _seconds(self, n: int) -> float:
-        began = time.thread_time()  # of this thread alone: how busy the machine is changes nothing
-        with torch.no_grad():
-            mapped_by(self.own.some(n))
-        return time.thread_time() - began
+        if n not in self._timed:
+            with torch.no_grad():
+                if not self._timed:  # the first call may prepare what later ones find
+                    mapped_by(self.own.some(1))
+                began = time.thread_time()  # of this thread, however busy the machine is
+                mapped_by(self.own.some(n))
+            self._timed[n] = time.thread_time() - began
+        return self._timed[n]
 
     def n_graded(self, n: int) -> int:
         """So many rows, or fewer if autograd would keep more than there is room for."""
