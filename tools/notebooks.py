@@ -47,7 +47,8 @@ def stamp(notebook: NotebookNode) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             digest.update(cell.source.encode() + b"\0")
-    library = (p for p in (ROOT / "flowlib").rglob("*") if p.suffix in {".py", ".js", ".css"})
+    kinds = {".py", ".js", ".css", ".pt"}
+    library = (p for p in (ROOT / "flowlib").rglob("*") if p.suffix in kinds)
     for path in sorted(library):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
